@@ -1,0 +1,3 @@
+"""How each engine is installed, started and spoken to. Imports `registry` only."""
+
+DISTRIBUTION = "model-launcher"

@@ -1,0 +1,98 @@
+"""What an engine is: data about what it runs and needs, its command line, its words for ours, and its last words.
+
+An engine module holds one class that satisfies `Engine`; everything that engines have in common is elsewhere:
+environments in `environment.py`, processes in `process.py`, requests in `generation.py` and `session.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from registry.spec import Capability
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What must be importable where the engine runs.
+
+    `versions` is a specifier such as `>=2026.10,<2027`; `lock` names a file of `engines/locks/` with hashes.
+    """
+
+    distribution: str
+    import_name: str
+    versions: str
+    lock: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that an engine's command line is made from.
+
+    `context_length` is in tokens and is promised to each of `slots` requests at once; `threads` decode,
+    `batch_threads` read prompts and decode batches; `arguments` are the user's own, handed over as they are.
+    """
+
+    name: str
+    model_path: Path
+    context_length: int
+    slots: int
+    threads: int
+    batch_threads: int
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an engine listens: a Unix socket, or where there is none the host and port in `url`."""
+
+    url: str
+    socket: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """An engine's names for our request fields, and what it is sent with every request besides.
+
+    `names` maps our field to the engine's key where they differ; `unsupported` fields are refused before sending.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    always: Mapping[str, object] = field(default_factory=dict)
+    unsupported: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an engine ended, read from its log: a sentence, and what to do about it."""
+
+    message: str
+    hint: str | None = None
+    is_out_of_memory: bool = False
+
+
+class Engine(Protocol):
+    """One engine. `requirements` of None: it runs on the launcher's own Python with nothing installed."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def capability(self) -> Capability: ...
+    @property
+    def requirements(self) -> Requirements | None: ...
+    @property
+    def wire(self) -> Wire: ...
+
+    def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
+        """Return the command that serves `settings` at `address` with the environment's `python`."""
+        ...
+
+    def variables(self) -> Mapping[str, str]:
+        """Return the environment variables that the engine's process gets besides the launcher's own."""
+        ...
+
+    def cause_of(self, log: str) -> Cause | None:
+        """Return why the engine ended, from the last lines of its log, or None where they do not say."""
+        ...

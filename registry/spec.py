@@ -1,0 +1,381 @@
+"""The words of this product as data: models, specs, sources, capabilities, machines, requests, resolutions.
+
+Standard library only, so that reading the catalogue costs nothing at start-up. `schema.py` says what YAML may hold;
+its validated form is JSON of the same shape, which `Model.from_json` turns into these types.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeVar
+
+_T = TypeVar("_T")
+
+FORMAT_ALIASES = {"ggufv2": "gguf", "safetensors": "pytorch"}
+HUBS = ("huggingface", "modelscope", "pypi", "local")
+
+
+# --- what a catalogue entry says -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Facts of the network, each None where nobody vouches for it."""
+
+    kind: str | None = None
+    class_names: tuple[str, ...] = ()
+    model_type: str | None = None
+    parameters: int | None = None
+    active_parameters: int | None = None
+    experts: int | None = None
+    active_experts: int | None = None
+    layers: int | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_size: int | None = None
+    vocabulary: int | None = None
+    tokenizer: str | None = None
+    activation: str | None = None
+    normalization: str | None = None
+    positions: str | None = None
+    position_base: float | None = None
+    attention: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """How a model marks its thinking: the text between `start` and `end`; `hybrid` models can be told not to think."""
+
+    start: str
+    end: str
+    hybrid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """How a conversation becomes text; a `template` of None means the one that the weights carry."""
+
+    template: str | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    reasoning: Reasoning | None = None
+    tool_calls: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """Sampling values that the model's makers recommend; None leaves the product's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedFile:
+    """What is known of one file at its source's pinned revision.
+
+    A size that is `estimated` was computed, not read from the hub: it is shown and added up, never enforced.
+    """
+
+    size_bytes: int | None = None
+    sha256: str | None = None
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A small model that drafts tokens for the large one (speculative decoding)."""
+
+    repo_id: str
+    file: str | None = None
+    quantizations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a spec's files are, on one hub. `{quantization}` and `{part}` stand in templates."""
+
+    hub: str
+    repo_id: str
+    revision: str | None = None
+    quantizations: tuple[str, ...] = ()
+    file: str | None = None
+    part_file: str | None = None
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    projectors: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    draft: Draft | None = None
+    files: Mapping[str, PinnedFile] = field(default_factory=dict)
+    quantization_config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_pinned(self) -> bool:
+        """True if `revision` is a commit, or an exact version, and not a branch that may move."""
+        if self.revision is None:
+            return False
+        return self.hub == "pypi" or re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
+
+    def repo_for(self, quantization: str) -> str:
+        return self.repo_id.replace("{quantization}", quantization)
+
+    def file_names(self, quantization: str) -> tuple[str, ...]:
+        """Return the paths of the weights of a single-file format in loading order, or () where only the hub knows."""
+        if quantization in self.parts and self.part_file is not None:
+            template = self.part_file.replace("{quantization}", quantization)
+            return tuple(template.replace("{part}", part) for part in self.parts[quantization])
+        return () if self.file is None else (self.file.replace("{quantization}", quantization),)
+
+    def at_revision(self, revision: str) -> Self:
+        """Return this source at another revision: what was known of the pinned one no longer counts."""
+        if revision == self.revision:
+            return self
+        return replace(self, revision=revision, files={}, quantization_config={})
+
+    @classmethod
+    def from_json(cls, hub: str, data: Mapping[str, Any]) -> Self:
+        values = dict(data)
+        for name in ("quantizations", "projectors", "exclude"):
+            values[name] = tuple(data.get(name, ()))
+        values["parts"] = {key: tuple(parts) for key, parts in data.get("parts", {}).items()}
+        values["files"] = {path: PinnedFile(**facts) for path, facts in data.get("files", {}).items()}
+        values["draft"] = _optional(Draft, data.get("draft"), "quantizations")
+        return cls(hub=hub, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What somebody states that a spec needs, in bytes; None where nobody says."""
+
+    storage_bytes: int | None = None
+    gpu_count: int | None = None
+    gpu_memory_bytes: int | None = None
+    memory_per_gpu_bytes: int | None = None
+    precision: str | None = None
+    distributed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One format and size of a model, with its quantizations and where they are published."""
+
+    model_format: str
+    size_in_billions: float
+    quantizations: tuple[str, ...]
+    sources: tuple[Source, ...]
+    activated_size_in_billions: float | None = None
+    architecture: Architecture | None = None
+    context_length: int | None = None
+    resources: Resources | None = None
+
+    def sources_of(self, quantization: str) -> tuple[Source, ...]:
+        """Return the sources that publish `quantization`, in the catalogue's order."""
+        return tuple(s for s in self.sources if not s.quantizations or quantization in s.quantizations)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        values = dict(data)
+        values["model_format"] = values.pop("format")
+        values["quantizations"] = tuple(data["quantizations"])
+        values["sources"] = tuple(Source.from_json(hub, source) for hub, source in data.get("sources", {}).items())
+        values["architecture"] = _optional(Architecture, data.get("architecture"), "class_names")
+        values["resources"] = _optional(Resources, data.get("resources"))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One entry of the catalogue."""
+
+    name: str
+    specs: tuple[Spec, ...]
+    aliases: tuple[str, ...] = ()
+    family: str = ""
+    description: str = ""
+    license: str | None = None
+    languages: tuple[str, ...] = ()
+    abilities: tuple[str, ...] = ()
+    context_length: int | None = None
+    modality: tuple[str, ...] = ("text",)
+    task: str | None = None
+    released: str | None = None
+    knowledge_cutoff: str | None = None
+    updated: str | None = None
+    homepage: str | None = None
+    notes: tuple[str, ...] = ()
+    architecture: Architecture = field(default_factory=Architecture)
+    chat: Chat = field(default_factory=Chat)
+    generation: GenerationDefaults = field(default_factory=GenerationDefaults)
+    engine_packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def context_of(self, spec: Spec) -> int | None:
+        return spec.context_length or self.context_length
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        values = dict(data)
+        for name in ("aliases", "languages", "abilities", "notes"):
+            values[name] = tuple(data.get(name, ()))
+        values["modality"] = tuple(data.get("modality", ("text",)))
+        values["specs"] = tuple(Spec.from_json(spec) for spec in data["specs"])
+        values["architecture"] = _optional(Architecture, data.get("architecture"), "class_names") or Architecture()
+        chat = dict(data.get("chat", {}))
+        chat["reasoning"] = _optional(Reasoning, chat.get("reasoning"))
+        values["chat"] = _optional(Chat, chat, "stop", "stop_token_ids")
+        values["generation"] = GenerationDefaults(**data.get("generation", {}))
+        values["engine_packages"] = {k: tuple(v) for k, v in data.get("engine_packages", {}).items()}
+        return cls(**values)
+
+
+def _optional(cls: type[_T], data: Mapping[str, Any] | None, *tuples: str) -> _T | None:
+    if data is None:
+        return None
+    return cls(**{name: tuple(value) if name in tuples else value for name, value in data.items()})
+
+
+# --- what engines can run, and on what -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FactRule:
+    """A fact of the weights that makes an engine refuse them, and why: `quantization_config[key] == value`."""
+
+    key: str
+    value: object
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FormatSupport:
+    """That an engine reads a format: with which bits a weight (None: any), and what it then refuses.
+
+    `bits` are those of `quantization_bits`; 16 stands for unquantized weights. `otherwise` says why not the rest.
+    """
+
+    model_format: str
+    bits: tuple[int, ...] | None = None
+    otherwise: str = ""
+    refuses: tuple[FactRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What one engine can run, and where. `ranks` orders engines by accelerator, the lowest first.
+
+    Engines that are not `automatic` are used only when named. `setup_bytes` is what an environment takes to fetch.
+    """
+
+    engine: str
+    formats: tuple[FormatSupport, ...]
+    ranks: Mapping[str, int]
+    systems: tuple[str, ...] = ("Linux", "Darwin")
+    aliases: tuple[str, ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    automatic: bool = True
+    launchable: bool = True
+    setup_bytes: int = 0
+
+    def support_of(self, model_format: str) -> FormatSupport | None:
+        return next((support for support in self.formats if support.model_format == model_format), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU: memory in bytes, the driver's version."""
+
+    index: int
+    name: str
+    memory_bytes: int
+    driver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The hardware found: `cores` are those that this process may use, counting affinity and container limits."""
+
+    system: str
+    architecture: str
+    cores: int
+    memory_bytes: int
+    gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def accelerator(self) -> str:
+        """`cuda`, `metal` or `cpu`."""
+        if self.gpus:
+            return "cuda"
+        return "metal" if (self.system, self.architecture) == ("Darwin", "arm64") else "cpu"
+
+
+# --- what is asked for, and what comes out ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asks for; everything but the name may be left to resolution."""
+
+    name: str
+    model_format: str | None = None
+    quantization: str | None = None
+    engine: str | None = None
+    size_in_billions: float | None = None
+    hub: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One combination that was not chosen, and why."""
+
+    engine: str
+    model_format: str
+    quantization: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The choice, why it was made, what to beware of, and everything that was not chosen."""
+
+    model: Model
+    spec: Spec
+    quantization: str
+    engine: str
+    source: Source
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    rejected: tuple[Rejection, ...]
+
+
+def quantization_bits(quantization: str) -> int | None:
+    """Return the bits of a weight that a quantization's name states, 16 for unquantized, None where it says nothing.
+
+    `Q4_K_M`, `Int4`, `4-bit`, `4bit`, `UD-Q4_K_XL`, `mxfp4` are 4; `none`, `bf16` are 16; `FP8` is 8.
+    """
+    name = quantization.lower()
+    if name in ("none", "f16", "fp16", "bf16"):
+        return 16
+    found = re.search(r"(?:iq|q|int|fp|f)(\d+)|(\d+)-?bit", name)
+    return None if found is None else int(found.group(1) or found.group(2))
+
+
+def format_size(size_in_billions: float) -> str:
+    """Return a size as people write it: `7`, `0.5`."""
+    return f"{size_in_billions:g}"
+
+
+def parse_size(text: str) -> float:
+    """Return billions of parameters from `7`, `7b`, `0.5`, `0_5` or `0.5B`; raises ValueError for anything else."""
+    cleaned = text.strip().lower().removesuffix("b").replace("_", ".")
+    if not re.fullmatch(r"\d+(\.\d+)?", cleaned) or not float(cleaned):
+        raise ValueError(f"`{text}` is not a size in billions of parameters")
+    return float(cleaned)
+
+
