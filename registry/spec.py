@@ -50,8 +50,8 @@ class Architecture:
 class Reasoning:
     """How a model marks its thinking: the text between `start` and `end`; `hybrid` models can be told not to think."""
 
-    start: str
-    end: str
+    start: str | None = None
+    end: str | None = None
     hybrid: bool = False
 
 
@@ -254,13 +254,15 @@ class FactRule:
 
 @dataclass(frozen=True, slots=True)
 class FormatSupport:
-    """That an engine reads a format: with which bits a weight (None: any), and what it then refuses.
+    """That an engine reads a format: with which bits a weight, on which accelerators, and what it then refuses.
 
     `bits` are those of `quantization_bits`; 16 stands for unquantized weights. `otherwise` says why not the rest.
+    None means any.
     """
 
     model_format: str
     bits: tuple[int, ...] | None = None
+    accelerators: tuple[str, ...] | None = None
     otherwise: str = ""
     refuses: tuple[FactRule, ...] = ()
 
@@ -377,5 +379,3 @@ def parse_size(text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", cleaned) or not float(cleaned):
         raise ValueError(f"`{text}` is not a size in billions of parameters")
     return float(cleaned)
-
-

@@ -1,0 +1,362 @@
+"""Chooses spec, quantization, engine and source: a pure function of request, model, capabilities and machine.
+
+Every combination of the model's specs and quantizations with the known engines is judged in turn: it gets a reason
+against it, or a rank. The best rank is the choice; everything else is returned with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from registry.errors import ResolutionError
+from registry.request import Wanted, is_layout_name, listing
+from registry.spec import (
+    HUBS,
+    Capability,
+    FormatSupport,
+    Machine,
+    Model,
+    Rejection,
+    Request,
+    Resolution,
+    Source,
+    Spec,
+    format_size,
+    quantization_bits,
+)
+
+# An environment that takes more than this to fetch is not set up by default while something lighter can run.
+LARGE_SETUP_BYTES = 1_000_000_000
+
+# Weights may take this part of the memory before a smaller size of the model is chosen; the rest is for the cache.
+_MEMORY_FOR_WEIGHTS = 0.8
+
+_PREFERRED_QUANTIZATIONS = ("q4_k_m", "none", "int4", "q4_k_s", "ud-q4_k_xl", "q4_1", "q4_0", "fp8")
+# What is given up of a request, in turn, to find one that can be met.
+_EASINGS: tuple[tuple[str, ...], ...] = (
+    ("engine",),
+    ("quantization",),
+    ("hub",),
+    ("engine", "quantization"),
+    ("engine", "quantization", "model_format", "hub", "size_in_billions"),
+)
+_FORMAT_RANKS = {
+    "cpu": ("gguf", "pytorch", "awq", "gptq"),
+    "metal": ("gguf", "mlx", "pytorch"),
+    "cuda": ("pytorch", "fp8", "awq", "gptq", "gguf"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    spec: Spec
+    quantization: str
+    capability: Capability
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A candidate that is out, and whether the request left it in."""
+
+    candidate: _Candidate
+    reason: str
+    was_wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A candidate that can run, with its source, its warnings and its rank, the lowest first."""
+
+    candidate: _Candidate
+    source: Source
+    warnings: tuple[str, ...]
+    needs_large_setup: bool
+    rank: tuple[float, ...]
+
+
+def resolve(
+    request: Request,
+    model: Model,
+    *,
+    capabilities: Sequence[Capability],
+    machine: Machine,
+    installed: frozenset[str] = frozenset(),
+) -> Resolution:
+    """Return the choice for `request`, with its reasons and all that was rejected.
+
+    `installed` names the engines that need no set-up. Raises ResolutionError, which says what would work instead.
+    """
+    wanted = Wanted.read(request, model, capabilities)
+    judged, refused = _judge_all(wanted, model, capabilities, machine, installed)
+    if not judged:
+        raise _nothing_runs(request, wanted, model, capabilities, machine, refused)
+    best, *others = judged
+    passed_over = [_rejection(each.candidate, _why_not(each, best)) for each in others]
+    return Resolution(
+        model=model,
+        spec=best.candidate.spec,
+        quantization=best.candidate.quantization,
+        engine=best.candidate.capability.engine,
+        source=best.source,
+        reasons=tuple(_reasons(best, others, wanted, installed)),
+        warnings=tuple(_warnings(best, wanted)),
+        rejected=(*passed_over, *(_rejection(out.candidate, out.reason) for out in refused)),
+    )
+
+
+def _candidates(model: Model, capabilities: Sequence[Capability]) -> Iterator[_Candidate]:
+    for spec in model.specs:
+        for quantization in spec.quantizations:
+            for capability in capabilities:
+                yield _Candidate(spec, quantization, capability)
+
+
+def _judge_all(
+    wanted: Wanted,
+    model: Model,
+    capabilities: Sequence[Capability],
+    machine: Machine,
+    installed: frozenset[str],
+) -> tuple[list[_Judged], list[_Refused]]:
+    """Return the combinations that can run, the best first, and the others with the reason."""
+    verdicts = [_judge(each, wanted, machine, installed) for each in _candidates(model, capabilities)]
+    judged = [verdict for verdict in verdicts if isinstance(verdict, _Judged)]
+    refused = [verdict for verdict in verdicts if isinstance(verdict, _Refused)]
+    return sorted(judged, key=lambda each: each.rank), refused
+
+
+def _rejection(candidate: _Candidate, reason: str) -> Rejection:
+    return Rejection(candidate.capability.engine, candidate.spec.model_format, candidate.quantization, reason)
+
+
+# --- judging one combination -----------------------------------------------------------------------------------------
+
+
+def _judge(candidate: _Candidate, wanted: Wanted, machine: Machine, installed: frozenset[str]) -> _Judged | _Refused:
+    if reason := _not_wanted(candidate, wanted):
+        return _Refused(candidate, reason, was_wanted=False)
+    if reason := _is_ambiguous(candidate, wanted) or _cannot_run(candidate, machine):
+        return _Refused(candidate, reason, was_wanted=True)
+    published = candidate.spec.sources_of(candidate.quantization)
+    sources = [source for source in published if source.hub in HUBS and wanted.hub in (None, source.hub)]
+    if not sources:
+        return _Refused(candidate, _no_source(candidate, wanted), was_wanted=True)
+    source = sources[0] if wanted.revision is None else sources[0].at_revision(wanted.revision)
+    warnings = _conflicts(candidate, source)
+    large = candidate.capability.engine not in installed and candidate.capability.setup_bytes > LARGE_SETUP_BYTES
+    return _Judged(candidate, source, warnings, large, _rank(candidate, len(warnings), large, machine))
+
+
+def _not_wanted(candidate: _Candidate, wanted: Wanted) -> str | None:
+    spec, capability = candidate.spec, candidate.capability
+    if wanted.engine not in (None, capability.engine):
+        return f"`{wanted.engine}` was asked for"
+    if wanted.engine is None and not capability.automatic:
+        return f"`{capability.engine}` is used only when it is named"
+    if wanted.model_format not in (None, spec.model_format):
+        return f"format `{wanted.model_format}` was asked for"
+    if wanted.size_in_billions not in (None, spec.size_in_billions):
+        return f"size {format_size(wanted.size_in_billions or 0)} was asked for"
+    return _other_quantization(candidate, wanted)
+
+
+def _other_quantization(candidate: _Candidate, wanted: Wanted) -> str | None:
+    text = wanted.quantization
+    if text is None or _is_same_quantization(candidate, text):
+        return None
+    if candidate.quantization in _same_bits(candidate.spec, text):
+        return None
+    return f"quantization `{text}` was asked for"
+
+
+def _is_ambiguous(candidate: _Candidate, wanted: Wanted) -> str | None:
+    text = wanted.quantization
+    if text is None or _is_same_quantization(candidate, text):
+        return None
+    return f"`{text}` may mean {listing(_same_bits(candidate.spec, text), 'or')}"
+
+
+def _is_same_quantization(candidate: _Candidate, text: str) -> bool:
+    """True for the same name in any case, or for the spec's only quantization of as many bits."""
+    if candidate.quantization.lower() == text.lower():
+        return True
+    exact = any(q.lower() == text.lower() for q in candidate.spec.quantizations)
+    return not exact and not is_layout_name(text) and _same_bits(candidate.spec, text) == [candidate.quantization]
+
+
+def _same_bits(spec: Spec, text: str) -> list[str]:
+    bits = quantization_bits(text)
+    if bits is None or is_layout_name(text):
+        return []
+    return [q for q in spec.quantizations if quantization_bits(q) == bits]
+
+
+def _cannot_run(candidate: _Candidate, machine: Machine) -> str | None:
+    capability, spec = candidate.capability, candidate.spec
+    support = capability.support_of(spec.model_format)
+    if support is None:
+        reads = listing([f"`{each.model_format}`" for each in capability.formats])
+        because = capability.refusals.get(spec.model_format)
+        return f"`{capability.engine}` reads {reads}, not `{spec.model_format}`" + (f": {because}" if because else "")
+    if machine.system not in capability.systems:
+        return f"`{capability.engine}` does not run on {machine.system}"
+    if support.accelerators is not None and machine.accelerator not in support.accelerators:
+        return f"`{capability.engine}` runs `{spec.model_format}` on {listing(support.accelerators, 'or')} only"
+    return _cannot_read(candidate, support)
+
+
+def _cannot_read(candidate: _Candidate, support: FormatSupport) -> str | None:
+    if support.bits is None or quantization_bits(candidate.quantization) in support.bits:
+        return None
+    name = f"`{candidate.capability.engine}` does not run {support.model_format} as `{candidate.quantization}`"
+    return f"{name}: {support.otherwise}" if support.otherwise else name
+
+
+def _no_source(candidate: _Candidate, wanted: Wanted) -> str:
+    hubs = [source.hub for source in candidate.spec.sources_of(candidate.quantization)]
+    if not hubs:
+        return f"`{candidate.quantization}` was never published"
+    if wanted.hub is None:
+        return f"it is published only on {listing(hubs)}, which this version does not reach"
+    return f"it is not on {wanted.hub}, but on {listing(hubs)}"
+
+
+def _conflicts(candidate: _Candidate, source: Source) -> tuple[str, ...]:
+    """Return why the engine will refuse these very weights, by what is known of the pinned revision."""
+    support = candidate.capability.support_of(candidate.spec.model_format)
+    rules = support.refuses if support else ()
+    return tuple(rule.reason for rule in rules if source.quantization_config.get(rule.key) == rule.value)
+
+
+# --- ranking ---------------------------------------------------------------------------------------------------------
+
+
+def _rank(candidate: _Candidate, conflicts: int, needs_large_setup: bool, machine: Machine) -> tuple[float, ...]:
+    """Return what decides, first to last: can it load, is it light, does it fit, then engine, format, quantization."""
+    capability, spec = candidate.capability, candidate.spec
+    fits = _weights_bytes(candidate) <= _memory_bytes(machine) * _MEMORY_FOR_WEIGHTS
+    formats = _FORMAT_RANKS[machine.accelerator]
+    return (
+        conflicts,
+        not capability.launchable,
+        needs_large_setup,
+        not fits,
+        -spec.size_in_billions if fits else spec.size_in_billions,
+        capability.ranks.get(machine.accelerator, len(capability.ranks)),
+        formats.index(spec.model_format) if spec.model_format in formats else len(formats),
+        *_quantization_rank(candidate.quantization),
+    )
+
+
+def _quantization_rank(quantization: str) -> tuple[float, float]:
+    name = quantization.lower()
+    if name in _PREFERRED_QUANTIZATIONS:
+        return (_PREFERRED_QUANTIZATIONS.index(name), 0)
+    return (len(_PREFERRED_QUANTIZATIONS), abs((quantization_bits(name) or 16) - 4.5))
+
+
+def _weights_bytes(candidate: _Candidate) -> float:
+    """Return about how many bytes the weights take: parameters times bits, as their names state both."""
+    return candidate.spec.size_in_billions * 1e9 * (quantization_bits(candidate.quantization) or 16) / 8
+
+
+def _memory_bytes(machine: Machine) -> int:
+    return max((gpu.memory_bytes for gpu in machine.gpus), default=machine.memory_bytes)
+
+
+def _why_not(other: _Judged, best: _Judged) -> str:
+    """Return in words the first difference of two ranks."""
+    engine, chosen = other.candidate.capability, best.candidate.capability
+    if other.warnings and not best.warnings:
+        return other.warnings[0]
+    if not engine.launchable and chosen.launchable:
+        return f"`{engine.engine}` is known, but this version does not start it"
+    if other.needs_large_setup and not best.needs_large_setup:
+        return f"`{engine.engine}` is not installed, and takes {engine.setup_bytes / 1e9:.1f} GB to set up"
+    if other.candidate.spec.size_in_billions != best.candidate.spec.size_in_billions:
+        return "another size suits this machine's memory better"
+    if engine.engine != chosen.engine:
+        return f"`{chosen.engine}` suits this machine better"
+    if other.candidate.spec.model_format != best.candidate.spec.model_format:
+        return f"`{best.candidate.spec.model_format}` suits this machine better"
+    return f"`{best.candidate.quantization}` is preferred"
+
+
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+
+def _warnings(best: _Judged, wanted: Wanted) -> Iterator[str]:
+    yield from best.warnings
+    if wanted.revision is not None:
+        yield f"revision `{wanted.revision}` replaces the catalogue's pin: its checksums do not count"
+    if not best.candidate.capability.launchable:
+        yield f"`{best.candidate.capability.engine}` is known, but this version does not start it"
+
+
+def _reasons(best: _Judged, others: Sequence[_Judged], wanted: Wanted, installed: frozenset[str]) -> Iterator[str]:
+    spec, quantization = best.candidate.spec, best.candidate.quantization
+    formats = {each.candidate.spec.model_format for each in others} - {spec.model_format}
+    yield f"format `{spec.model_format}`: " + _because(wanted.model_format, bool(formats), "suits this machine best")
+    several = len(spec.quantizations) > 1
+    yield f"quantization `{quantization}`: " + _because(wanted.quantization, several, "small, with little loss")
+    if len({each.candidate.spec.size_in_billions for each in (best, *others)}) > 1:
+        yield f"size {format_size(spec.size_in_billions)}: the largest that suits this machine's memory"
+    engine = best.candidate.capability.engine
+    rivals = {each.candidate.capability.engine for each in others if each.candidate.spec is spec} - {engine}
+    preferred = "already installed" if engine in installed else f"before {listing(sorted(rivals))} on this machine"
+    yield f"engine `{engine}`: " + _because(wanted.engine, bool(rivals), preferred)
+
+
+def _because(asked: object, had_choice: bool, preference: str) -> str:
+    if asked is not None:
+        return "as asked"
+    return preference if had_choice else "the only one that can be used"
+
+
+def _nothing_runs(
+    request: Request,
+    wanted: Wanted,
+    model: Model,
+    capabilities: Sequence[Capability],
+    machine: Machine,
+    refused: Sequence[_Refused],
+) -> ResolutionError:
+    asked = {"format": wanted.model_format, "quantization": wanted.quantization, "engine": wanted.engine}
+    words = ", ".join(f"{what} `{value}`" for what, value in asked.items() if value)
+    told = [out.reason for out in refused if out.was_wanted] or [out.reason for out in refused]
+    others = _engines_that_could(wanted, model, capabilities, machine)
+    return ResolutionError(
+        f"Nothing here runs `{model.name}`" + (f" with {words}" if words else ""),
+        rejected=[_rejection(out.candidate, out.reason) for out in refused],
+        details=[*list(dict.fromkeys(told))[:6], *(f"`{engine}` runs it" for engine in others)],
+        hint=_what_would_work(request.name, wanted, model, capabilities, machine),
+    )
+
+
+def _engines_that_could(
+    wanted: Wanted, model: Model, capabilities: Sequence[Capability], machine: Machine
+) -> list[str]:
+    judged, _ = _judge_all(replace(wanted, engine=None), model, capabilities, machine, frozenset())
+    return sorted({each.candidate.capability.engine for each in judged})
+
+
+def _what_would_work(
+    name: str, wanted: Wanted, model: Model, capabilities: Sequence[Capability], machine: Machine
+) -> str:
+    """Return a command that works and drops as little as possible of the request."""
+    here = [capability for capability in capabilities if capability.launchable]
+    for dropped in _EASINGS:
+        judged, _ = _judge_all(_without(wanted, dropped), model, here, machine, frozenset())
+        if judged:
+            found = judged[0].candidate
+            hub = f" --hub {wanted.hub}" if wanted.hub and "hub" not in dropped else ""
+            return (
+                f"launch {name} --model-format {found.spec.model_format}"
+                f" --quantization {found.quantization} --engine {found.capability.engine}{hub}"
+            )
+    return f"launch inspect {model.name}"
+
+
+def _without(wanted: Wanted, names: Sequence[str]) -> Wanted:
+    return replace(wanted, **dict.fromkeys(names))
