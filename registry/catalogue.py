@@ -1,25 +1,27 @@
 """Finds the catalogue's YAML files in layers, and reads them through a compiled index.
 
 Layers, each replacing the entries of the same name before it: built-in < system < user < those asked for.
-The index is JSON beside the user's cache, named by the path, time and size of every file it was made from: as long as
-no file changes, neither YAML nor pydantic is imported. Its summary lists all models; one line of its details is one.
+The index is JSON in the user's cache, named by the path, time and size of every file it was made from, and of those
+that say what it holds: as long as none changes, neither YAML nor pydantic is imported. Its summary lists all models;
+one line of its details is one.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.cache import cache_folder
+from registry.cache import cache_folder, write_atomically
 from registry.errors import CatalogueError, UnknownModelError
 from registry.spec import Model
 
-_INDEX_VERSION = 1
 _INDEXES_KEPT = 8
+_MEANING = tuple(Path(__file__).with_name(name) for name in ("catalogue.py", "schema.py", "spec.py", "yaml_file.py"))
 _BUILT_IN = Path(__file__).parent / "models"
 _SYSTEM = Path("/etc/model-launcher/registry")
 
@@ -65,8 +67,11 @@ class Found:
 class Catalogue:
     """All models known; details are read one by one."""
 
-    def __init__(self, summary: Mapping[str, Any], details: bytes | Path) -> None:
+    def __init__(
+        self, summary: Mapping[str, Any], details: bytes | Path, recompile: Callable[[], Catalogue] | None = None
+    ) -> None:
         self._details = details
+        self._recompile = recompile
         self._names: Mapping[str, Mapping[str, Any]] = summary["names"]
         self.models = tuple(_summary_from_json(model) for model in summary["models"])
 
@@ -87,14 +92,21 @@ class Catalogue:
         )
 
     def read(self, summary: Summary) -> Model:
-        """Return the details of one model."""
+        """Return the details of one model; an index that was damaged or cleaned away is made anew."""
+        try:
+            return Model.from_json(json.loads(self._line_of(summary)))
+        except (OSError, ValueError):
+            if self._recompile is None:
+                raise
+        fresh = self._recompile()
+        return fresh.find(summary.name).model
+
+    def _line_of(self, summary: Summary) -> bytes:
         if isinstance(self._details, bytes):
-            line = self._details[summary.offset : summary.offset + summary.length]
-        else:
-            with self._details.open("rb") as file:
-                file.seek(summary.offset)
-                line = file.read(summary.length)
-        return Model.from_json(json.loads(line))
+            return self._details[summary.offset : summary.offset + summary.length]
+        with self._details.open("rb") as file:
+            file.seek(summary.offset)
+            return file.read(summary.length)
 
     def siblings(self, model: Model) -> tuple[str, ...]:
         """Return the names of the other models of the same family."""
@@ -103,7 +115,9 @@ class Catalogue:
     def _unknown(self, name: str) -> UnknownModelError:
         from difflib import get_close_matches
 
-        known = {key: self.models[entry["model"]].name for key, entry in self._names.items() if "/" not in key}
+        known = {
+            key: self.models[entry["model"]].name for key, entry in self._names.items() if ("/" in key) == ("/" in name)
+        }
         near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
         suggestions = list(dict.fromkeys(known[key] for key in near))
         hint = f"did you mean `{suggestions[0]}`?" if suggestions else "launch list"
@@ -113,28 +127,38 @@ class Catalogue:
 def read_catalogue(extra_layers: Sequence[Path] = (), *, environ: Mapping[str, str] = os.environ) -> Catalogue:
     """Return the merged catalogue; raises SchemaError for a wrong file, CatalogueError for a missing layer."""
     files = [file for layer in _layers(extra_layers, environ) for file in _layer_files(layer)]
-    stamps = [(str(file), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files]
     folder = cache_folder(environ) / "index"
-    key = _digest(stamps)
+    key = _digest([*_MEANING, *files])
+
+    def compile_anew() -> Catalogue:
+        return _compile(files, folder, key)
+
+    return _read_index(folder, key, compile_anew) or compile_anew()
+
+
+def _read_index(folder: Path, key: str, recompile: Callable[[], Catalogue]) -> Catalogue | None:
+    """Return the catalogue of an index, or None where there is no sound one."""
+    details = folder / f"{key}.jsonl"
     try:
         summary = json.loads((folder / f"{key}.json").read_bytes())
-        if (folder / f"{key}.jsonl").stat().st_size == summary["details_bytes"]:
-            return Catalogue(summary, folder / f"{key}.jsonl")
-    except (OSError, ValueError):
+        if details.stat().st_size == summary["details_bytes"]:
+            return Catalogue(summary, details, recompile)
+    except (OSError, ValueError, LookupError, TypeError):
         pass
-    return _compile(files, folder, key)
+    return None
 
 
-def _digest(stamps: Sequence[tuple[str, int, int]]) -> str:
+def _digest(files: Sequence[Path]) -> str:
     from hashlib import sha256
 
-    return sha256(json.dumps([_INDEX_VERSION, *stamps]).encode()).hexdigest()[:16]
+    stamps = [(str(file.absolute()), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files]
+    return sha256(json.dumps(stamps).encode()).hexdigest()[:16]
 
 
 def _layers(extra: Sequence[Path], environ: Mapping[str, str]) -> list[Path]:
     configuration = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     optional = [_SYSTEM, configuration / "model-launcher" / "registry"]
-    named = [Path(part) for part in environ.get("LAUNCH_REGISTRY", "").split(os.pathsep) if part]
+    named = [Path(part).expanduser() for part in environ.get("LAUNCH_REGISTRY", "").split(os.pathsep) if part]
     for layer in (*named, *extra):
         if not layer.exists():
             raise CatalogueError(f"There is no registry at `{layer}`", hint="give --registry a YAML file or a folder")
@@ -154,26 +178,18 @@ def _compile(files: Sequence[Path], folder: Path, key: str) -> Catalogue:
     lines = [json.dumps(entry, ensure_ascii=False).encode() + b"\n" for _, entry in sorted(entries.items())]
     details = b"".join(lines)
     summary = {"details_bytes": len(details), **_summarise([json.loads(line) for line in lines], lines)}
-    try:
+    with suppress(OSError):  # a cache that cannot be written costs time, not the answer
         _write_index(folder, key, summary, details)
-    except OSError:
-        pass  # a cache that cannot be written costs time, not the answer
     return Catalogue(json.loads(json.dumps(summary)), details)
 
 
 def _write_index(folder: Path, key: str, summary: Mapping[str, Any], details: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _write_atomically(folder / f"{key}.jsonl", details)
-    _write_atomically(folder / f"{key}.json", json.dumps(summary, separators=(",", ":")).encode())
+    write_atomically(folder / f"{key}.jsonl", details)
+    write_atomically(folder / f"{key}.json", json.dumps(summary, separators=(",", ":")).encode())
     for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)[:-_INDEXES_KEPT]:
         old.with_suffix(".jsonl").unlink(missing_ok=True)
         old.unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _summarise(entries: Sequence[Mapping[str, Any]], lines: Sequence[bytes]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from registry.errors import ResolutionError
-from registry.spec import FORMAT_ALIASES, HUBS, Capability, Model, Request, format_size, quantization_bits
+from registry.spec import HUBS, Capability, Model, Request, canonical_format, format_size, quantization_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Wanted:
         return cls(
             model_format=_read_format(request.model_format, model),
             quantization=_read_quantization(request.quantization, model),
-            engine=_read_engine(request.engine, capabilities),
+            engine=None if request.engine is None else read_engine(request.engine, capabilities),
             size_in_billions=_read_size(request.size_in_billions, model),
             hub=_read_hub(request.hub),
             revision=request.revision,
@@ -36,7 +36,7 @@ class Wanted:
 def _read_format(text: str | None, model: Model) -> str | None:
     if text is None:
         return None
-    name = FORMAT_ALIASES.get(text.lower(), text.lower())
+    name = canonical_format(text)
     known = tuple(dict.fromkeys(spec.model_format for spec in model.specs))
     if name not in known:
         raise _no_such("format", text, known, model)
@@ -60,9 +60,8 @@ def is_layout_name(text: str) -> bool:
     return text.lower().startswith(("q", "iq", "ud-"))
 
 
-def _read_engine(text: str | None, capabilities: Sequence[Capability]) -> str | None:
-    if text is None:
-        return None
+def read_engine(text: str, capabilities: Sequence[Capability]) -> str:
+    """Return an engine's own name from any spelling of it; raises ResolutionError with the near one."""
     for capability in capabilities:
         if text.lower() in (capability.engine.lower(), *capability.aliases):
             return capability.engine

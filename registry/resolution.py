@@ -72,6 +72,7 @@ class _Judged:
     source: Source
     warnings: tuple[str, ...]
     needs_large_setup: bool
+    fits: bool
     rank: tuple[float, ...]
 
 
@@ -145,7 +146,9 @@ def _judge(candidate: _Candidate, wanted: Wanted, machine: Machine, installed: f
     source = sources[0] if wanted.revision is None else sources[0].at_revision(wanted.revision)
     warnings = _conflicts(candidate, source)
     large = candidate.capability.engine not in installed and candidate.capability.setup_bytes > LARGE_SETUP_BYTES
-    return _Judged(candidate, source, warnings, large, _rank(candidate, len(warnings), large, machine))
+    fits = _weights_bytes(candidate) <= _memory_bytes(machine) * _MEMORY_FOR_WEIGHTS
+    rank = _rank(candidate, len(warnings), large, fits, machine.accelerator)
+    return _Judged(candidate, source, warnings, large, fits, rank)
 
 
 def _not_wanted(candidate: _Candidate, wanted: Wanted) -> str | None:
@@ -232,18 +235,19 @@ def _conflicts(candidate: _Candidate, source: Source) -> tuple[str, ...]:
 # --- ranking ---------------------------------------------------------------------------------------------------------
 
 
-def _rank(candidate: _Candidate, conflicts: int, needs_large_setup: bool, machine: Machine) -> tuple[float, ...]:
+def _rank(
+    candidate: _Candidate, conflicts: int, needs_large_setup: bool, fits: bool, accelerator: str
+) -> tuple[float, ...]:
     """Return what decides, first to last: can it load, is it light, does it fit, then engine, format, quantization."""
     capability, spec = candidate.capability, candidate.spec
-    fits = _weights_bytes(candidate) <= _memory_bytes(machine) * _MEMORY_FOR_WEIGHTS
-    formats = _FORMAT_RANKS[machine.accelerator]
+    formats = _FORMAT_RANKS[accelerator]
     return (
         conflicts,
         not capability.launchable,
         needs_large_setup,
         not fits,
         -spec.size_in_billions if fits else spec.size_in_billions,
-        capability.ranks.get(machine.accelerator, len(capability.ranks)),
+        capability.ranks.get(accelerator, len(capability.ranks)),
         formats.index(spec.model_format) if spec.model_format in formats else len(formats),
         *_quantization_rank(candidate.quantization),
     )
@@ -274,24 +278,37 @@ def _why_not(other: _Judged, best: _Judged) -> str:
         return f"`{engine.engine}` is known, but this version does not start it"
     if other.needs_large_setup and not best.needs_large_setup:
         return f"`{engine.engine}` is not installed, and takes {engine.setup_bytes / 1e9:.1f} GB to set up"
+    if best.fits and not other.fits:
+        return f"its weights, about {_weights_bytes(other.candidate) / 1e9:.1f} GB, leave too little of the memory"
     if other.candidate.spec.size_in_billions != best.candidate.spec.size_in_billions:
         return "another size suits this machine's memory better"
     if engine.engine != chosen.engine:
         return f"`{chosen.engine}` suits this machine better"
     if other.candidate.spec.model_format != best.candidate.spec.model_format:
         return f"`{best.candidate.spec.model_format}` suits this machine better"
-    return f"`{best.candidate.quantization}` is preferred"
+    if other.candidate.quantization != best.candidate.quantization:
+        return f"`{best.candidate.quantization}` is preferred"
+    return f"the catalogue names `{best.source.repo_id}` before `{other.source.repo_id}`"
 
 
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
 def _warnings(best: _Judged, wanted: Wanted) -> Iterator[str]:
-    yield from best.warnings
-    if wanted.revision is not None:
+    yield from best.warnings or _unchecked(best)
+    if wanted.revision is not None and best.source not in best.candidate.spec.sources:
         yield f"revision `{wanted.revision}` replaces the catalogue's pin: its checksums do not count"
     if not best.candidate.capability.launchable:
         yield f"`{best.candidate.capability.engine}` is known, but this version does not start it"
+
+
+def _unchecked(best: _Judged) -> Iterator[str]:
+    """Yield the facts of the weights that decide, and that nobody has looked up."""
+    engine = best.candidate.capability
+    support = engine.support_of(best.candidate.spec.model_format)
+    for rule in support.refuses if support else ():
+        if rule.key not in best.source.quantization_config:
+            yield f"unchecked: `{rule.key}` of these weights; `{engine.engine}` refuses `{rule.value}`"
 
 
 def _reasons(best: _Judged, others: Sequence[_Judged], wanted: Wanted, installed: frozenset[str]) -> Iterator[str]:
@@ -299,7 +316,8 @@ def _reasons(best: _Judged, others: Sequence[_Judged], wanted: Wanted, installed
     formats = {each.candidate.spec.model_format for each in others} - {spec.model_format}
     yield f"format `{spec.model_format}`: " + _because(wanted.model_format, bool(formats), "suits this machine best")
     several = len(spec.quantizations) > 1
-    yield f"quantization `{quantization}`: " + _because(wanted.quantization, several, "small, with little loss")
+    merit = "unquantized, as published" if quantization_bits(quantization) == 16 else "small, with little loss"
+    yield f"quantization `{quantization}`: " + _because(wanted.quantization, several, merit)
     if len({each.candidate.spec.size_in_billions for each in (best, *others)}) > 1:
         yield f"size {format_size(spec.size_in_billions)}: the largest that suits this machine's memory"
     engine = best.candidate.capability.engine
@@ -322,9 +340,8 @@ def _nothing_runs(
     machine: Machine,
     refused: Sequence[_Refused],
 ) -> ResolutionError:
-    asked = {"format": wanted.model_format, "quantization": wanted.quantization, "engine": wanted.engine}
-    words = ", ".join(f"{what} `{value}`" for what, value in asked.items() if value)
-    told = [out.reason for out in refused if out.was_wanted] or [out.reason for out in refused]
+    words = ", ".join(f"{what} `{value}`" for what, value in _asked(wanted).items())
+    told = [out.reason for out in refused if out.was_wanted] or _never_together(wanted, model)
     others = _engines_that_could(wanted, model, capabilities, machine)
     return ResolutionError(
         f"Nothing here runs `{model.name}`" + (f" with {words}" if words else ""),
@@ -332,6 +349,41 @@ def _nothing_runs(
         details=[*list(dict.fromkeys(told))[:6], *(f"`{engine}` runs it" for engine in others)],
         hint=_what_would_work(request.name, wanted, model, capabilities, machine),
     )
+
+
+def _asked(wanted: Wanted) -> dict[str, str]:
+    size = None if wanted.size_in_billions is None else format_size(wanted.size_in_billions)
+    asked = {
+        "format": wanted.model_format,
+        "quantization": wanted.quantization,
+        "size": size,
+        "engine": wanted.engine,
+        "hub": wanted.hub,
+    }
+    return {what: value for what, value in asked.items() if value}
+
+
+def _never_together(wanted: Wanted, model: Model) -> list[str]:
+    """Return how the model has each thing that was asked for, where no spec has them all."""
+    told = []
+    if wanted.size_in_billions is not None:
+        formats = [spec.model_format for spec in model.specs if spec.size_in_billions == wanted.size_in_billions]
+        told.append(f"size {format_size(wanted.size_in_billions)} comes as {_each_once(formats)}")
+    if wanted.model_format is not None:
+        names = [q for spec in model.specs if spec.model_format == wanted.model_format for q in spec.quantizations]
+        told.append(f"`{wanted.model_format}` comes as {_each_once(names)}")
+    if (text := wanted.quantization) is not None:
+        formats = [spec.model_format for spec in model.specs if _has_quantization(spec, text)]
+        told.append(f"`{text}` comes as {_each_once(formats)}")
+    return told
+
+
+def _each_once(names: Sequence[str]) -> str:
+    return listing([f"`{name}`" for name in dict.fromkeys(names)])
+
+
+def _has_quantization(spec: Spec, text: str) -> bool:
+    return any(q.lower() == text.lower() for q in spec.quantizations) or bool(_same_bits(spec, text))
 
 
 def _engines_that_could(
@@ -351,8 +403,10 @@ def _what_would_work(
         if judged:
             found = judged[0].candidate
             hub = f" --hub {wanted.hub}" if wanted.hub and "hub" not in dropped else ""
+            sizes = {spec.size_in_billions for spec in model.specs}
+            size = f" --size-in-billions {format_size(found.spec.size_in_billions)}" if len(sizes) > 1 else ""
             return (
-                f"launch {name} --model-format {found.spec.model_format}"
+                f"launch {name}{size} --model-format {found.spec.model_format}"
                 f" --quantization {found.quantization} --engine {found.capability.engine}{hub}"
             )
     return f"launch inspect {model.name}"

@@ -20,6 +20,16 @@ Ability = Literal[
 Format = Literal["pytorch", "gptq", "awq", "gguf", "fp8", "fp4", "bnb", "mlx", "mistral"]
 
 _PLACEHOLDERS = re.compile(r"\{(quantization|part|draft_quantization)\}")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_REPO_ID = r"[A-Za-z0-9][\w.-]*(/(\w|\{(draft_)?quantization\})([\w.-]|\{(draft_)?quantization\})*)?"
+_REVISION = r"[A-Za-z0-9][\w.-]*(/\w[\w.-]*)*"
+_PARTIAL_DATE = r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?"
+_LANGUAGE = r"[a-z]{2,3}(-[A-Za-z]+)*"
+_HUB = r"[a-z][a-z0-9_]*"
+_SHA256 = r"[0-9a-f]{64}"
+# Control characters could rewrite what a terminal shows; line feeds and tabs could not.
+_TEXT = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*"
 
 
 def _size(value: object) -> float:
@@ -32,6 +42,21 @@ def _format(value: object) -> object:
     return FORMAT_ALIASES.get(value.lower(), value.lower()) if isinstance(value, str) else value
 
 
+def _year(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+def _matches(pattern: str, what: str) -> AfterValidator:
+    """Return a check that text is wholly of `pattern`; `what` says so in words."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(f"is not {what}")
+        return value
+
+    return AfterValidator(check)
+
+
 def _safe_path(value: str) -> str:
     """Refuse a path that could leave its folder, or be taken for an option."""
     bare = _PLACEHOLDERS.sub("x", value)
@@ -40,31 +65,47 @@ def _safe_path(value: str) -> str:
     return value
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[\w{][\w.{}-]*)?$", max_length=160)]
-Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./-]{0,127}$")]
+def _pattern(pattern: str, **facts: Any) -> Any:
+    """Return what editors are told; the check itself is `_matches`, whose errors are in words."""
+    return Field(json_schema_extra={"pattern": f"^{pattern}$"}, **facts)
+
+
+Text = Annotated[str, _matches(_TEXT, "text without control characters")]
+Name = Annotated[str, _matches(_NAME, "a plain name such as `qwen2.5-instruct`"), _pattern(_NAME)]
+Label = Annotated[str, _matches(_LABEL, "a plain name such as `Q4_K_M`"), _pattern(_LABEL)]
+RepoId = Annotated[
+    str, _matches(_REPO_ID, "a repo id such as `organisation/name-{quantization}`"), _pattern(_REPO_ID, max_length=160)
+]
+Revision = Annotated[str, _matches(_REVISION, "a commit, a branch or a version"), _pattern(_REVISION, max_length=128)]
 SafePath = Annotated[str, AfterValidator(_safe_path)]
 Size = Annotated[
     float,
     BeforeValidator(_size, json_schema_input_type=int | float | str),
     Field(description="Billions of parameters: 7, 0.5 or 0_5"),
 ]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-PartialDate = Annotated[str, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="2024, 2024-01 or 2024-01-15")]
+Sha256 = Annotated[str, _matches(_SHA256, "a SHA-256 of 64 hexadecimal digits"), _pattern(_SHA256)]
+PartialDate = Annotated[
+    str,
+    BeforeValidator(_year, json_schema_input_type=int | str),
+    _matches(_PARTIAL_DATE, "a date such as 2024, 2024-01 or 2024-01-15"),
+]
+Language = Annotated[str, _matches(_LANGUAGE, "a language code such as `en`"), _pattern(_LANGUAGE)]
+HubName = Annotated[str, _matches(_HUB, "a hub's name such as `huggingface`")]
+HttpsAddress = Annotated[str, _matches(r"https://[^\s\x00-\x1f]+", "an address that begins with `https://`")]
+Package = Annotated[str, _matches(r"[A-Za-z0-9][^\x00-\x1f\x7f]*", "a package as pip names it, such as `einops>=0.8`")]
 Count = Annotated[int, Field(gt=0)]
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ArchitectureEntry(_Entry):
     """Facts of the network, from the model's own configuration."""
 
     kind: Literal["dense", "experts"] | None = None
-    class_names: list[str] = Field(default=[], description="`architectures` of config.json")
-    model_type: str | None = Field(default=None, description="`model_type` of config.json")
+    class_names: list[Text] = Field(default=[], description="`architectures` of config.json")
+    model_type: Text | None = Field(default=None, description="`model_type` of config.json")
     parameters: Count | None = None
     active_parameters: Count | None = Field(
         default=None, description="Parameters used for one token, where experts are"
@@ -78,12 +119,12 @@ class ArchitectureEntry(_Entry):
     kv_heads: Count | None = None
     head_size: Count | None = None
     vocabulary: Count | None = Field(default=None, description="Tokens in the vocabulary")
-    tokenizer: str | None = None
-    activation: str | None = None
-    normalization: str | None = None
-    positions: str | None = None
+    tokenizer: Text | None = None
+    activation: Text | None = None
+    normalization: Text | None = None
+    positions: Text | None = None
     position_base: float | None = Field(default=None, strict=False, description="Theta of rotary positions")
-    attention: str | None = None
+    attention: Text | None = None
 
 
 class ReasoningEntry(_Entry):
@@ -101,7 +142,7 @@ class ChatEntry(_Entry):
     stop: list[str] = []
     stop_token_ids: list[int] = []
     reasoning: ReasoningEntry | None = None
-    tool_calls: str | None = Field(default=None, description="The format in which the model calls tools")
+    tool_calls: Label | None = Field(default=None, description="The format in which the model calls tools")
 
 
 class GenerationEntry(_Entry):
@@ -124,11 +165,11 @@ class PinnedFileEntry(_Entry):
 
 
 class DraftEntry(_Entry):
-    """A small model that drafts tokens for this one."""
+    """A small model that drafts tokens for this one; `{draft_quantization}` is filled in."""
 
     repo_id: RepoId
     file: SafePath | None = None
-    quantizations: list[Label] = []
+    quantizations: list[Label] = Field(default=[], description="Those in which the draft is published")
 
 
 class SourceEntry(_Entry):
@@ -141,7 +182,7 @@ class SourceEntry(_Entry):
     part_file: SafePath | None = Field(default=None, description="The path of one part, with `{part}`")
     parts: dict[Label, list[Label]] = Field(default={}, description="Quantization: the values of `{part}`, in order")
     projectors: list[SafePath] = Field(default=[], description="Files that turn images or sound into tokens")
-    exclude: list[str] = Field(default=[], description="Patterns of files that are not needed")
+    exclude: list[Text] = Field(default=[], description="Patterns of files that are not needed")
     draft: DraftEntry | None = None
     files: dict[SafePath, PinnedFileEntry] = {}
     quantization_config: dict[str, Any] = Field(
@@ -162,7 +203,7 @@ class ResourcesEntry(_Entry):
     gpu_count: Annotated[int, Field(ge=0)] | None = None
     gpu_memory_bytes: Count | None = Field(default=None, description="Over all GPUs together")
     memory_per_gpu_bytes: Count | None = None
-    precision: str | None = None
+    precision: Label | None = None
     distributed: bool | None = None
 
 
@@ -173,7 +214,7 @@ class SpecEntry(_Entry):
     size_in_billions: Size
     activated_size_in_billions: Size | None = None
     quantizations: list[Label] = Field(default=[], description="Without it, the union of the sources' lists")
-    sources: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], SourceEntry] = {}
+    sources: dict[HubName, SourceEntry] = {}
     architecture: ArchitectureEntry | None = Field(default=None, description="Where this size differs from the model's")
     context_length: Count | None = None
     resources: ResourcesEntry | None = None
@@ -196,24 +237,24 @@ class ModelEntry(_Entry):
 
     name: Name
     aliases: list[Name] = []
-    family: str = ""
-    description: str = ""
-    license: str | None = Field(default=None, description="SPDX identifier, or LicenseRef-…")
-    languages: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]+)*$")]] = []
+    family: Text = ""
+    description: Text = ""
+    license: Text | None = Field(default=None, description="SPDX identifier, or LicenseRef-…")
+    languages: list[Language] = []
     abilities: list[Ability] = []
     context_length: Count | None = Field(default=None, description="Tokens that the model was made for")
     modality: list[Literal["text", "image", "audio", "video"]] = ["text"]
-    task: str | None = None
-    released: PartialDate | None = None
-    knowledge_cutoff: PartialDate | None = None
+    task: Text | None = None
+    released: PartialDate | None = Field(default=None, description="2024, 2024-01 or 2024-01-15")
+    knowledge_cutoff: PartialDate | None = Field(default=None, description="2024, 2024-01 or 2024-01-15")
     updated: PartialDate | None = Field(default=None, description="When this entry was last changed")
-    homepage: Annotated[str, Field(pattern=r"^https://")] | None = None
-    notes: list[str] = Field(default=[], description="What a reader should know, such as where sources disagree")
+    homepage: HttpsAddress | None = None
+    notes: list[Text] = Field(default=[], description="What a reader should know, such as where sources disagree")
     architecture: ArchitectureEntry = ArchitectureEntry()
     chat: ChatEntry = ChatEntry()
     generation: GenerationEntry = GenerationEntry()
-    engine_packages: dict[str, list[str]] = Field(
-        default={}, description="Engine: packages that this model needs besides"
+    engine_packages: dict[Label, list[Package]] = Field(
+        default={}, description="Engine, or `any` for all: packages that this model needs besides"
     )
     specs: list[SpecEntry] = Field(min_length=1)
 

@@ -271,7 +271,8 @@ class FormatSupport:
 class Capability:
     """What one engine can run, and where. `ranks` orders engines by accelerator, the lowest first.
 
-    Engines that are not `automatic` are used only when named. `setup_bytes` is what an environment takes to fetch.
+    Engines that are not `automatic` are used only when named; those that are not `launchable` are known to resolution
+    alone. `setup_bytes` is what an environment takes to fetch.
     """
 
     engine: str
@@ -282,6 +283,7 @@ class Capability:
     refusals: Mapping[str, str] = field(default_factory=dict)
     automatic: bool = True
     launchable: bool = True
+    needs_weights: bool = True
     setup_bytes: int = 0
 
     def support_of(self, model_format: str) -> FormatSupport | None:
@@ -356,6 +358,11 @@ class Resolution:
     rejected: tuple[Rejection, ...]
 
 
+def canonical_format(name: str) -> str:
+    """Return a format's name as the catalogue spells it: `ggufv2` is `gguf`, in any case."""
+    return FORMAT_ALIASES.get(name.lower(), name.lower())
+
+
 def quantization_bits(quantization: str) -> int | None:
     """Return the bits of a weight that a quantization's name states, 16 for unquantized, None where it says nothing.
 
@@ -376,6 +383,6 @@ def format_size(size_in_billions: float) -> str:
 def parse_size(text: str) -> float:
     """Return billions of parameters from `7`, `7b`, `0.5`, `0_5` or `0.5B`; raises ValueError for anything else."""
     cleaned = text.strip().lower().removesuffix("b").replace("_", ".")
-    if not re.fullmatch(r"\d+(\.\d+)?", cleaned) or not float(cleaned):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,18})?", cleaned) or not float(cleaned):
         raise ValueError(f"`{text}` is not a size in billions of parameters")
     return float(cleaned)

@@ -10,21 +10,38 @@ import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
 
-from registry.errors import SchemaError
+from registry.errors import CatalogueError, SchemaError
 from registry.schema import json_schema, validate_entry
 
 _Key = tuple[str | int, ...]
+
+# Deeper than any entry, and far from where a parser's recursion would end the process.
+_DEEPEST = 32
+_COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+_WRONG_TYPES = {
+    "missing": "is missing",
+    "model_type": "is not a mapping of keys",
+    "dict_type": "is not a mapping of keys",
+    "list_type": "is not a list",
+    "string_type": "is not text",
+    "int_type": "is not a whole number",
+    "float_type": "is not a number",
+    "float_parsing": "is not a number",
+    "bool_type": "is neither true nor false",
+    "too_short": "is empty",
+}
 
 
 class _CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """A safe loader with the scalars of YAML 1.2's core schema."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, Any]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {}
 
 
 def _resolve(tag: str, pattern: str, first: str) -> None:
@@ -48,11 +65,13 @@ class _Document:
     def error(self, message: str, key: _Key, *, hint: str | None = None) -> SchemaError:
         line = next(self.lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.lines)
         dotted = ".".join(str(part) for part in key)
-        where = f"{self.file}:{line}" + (f": `{dotted}`" if dotted else "")
+        where = f"{self.file}:{line}" + (f": `{_shown(dotted)}`" if dotted else "")
         return SchemaError(f"{where} {message}", file=self.file, line=line, key=dotted, hint=hint)
 
     def build(self, node: yaml.Node, key: _Key = ()) -> Any:
         self.lines.setdefault(key, node.start_mark.line + 1)
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTION_TAGS:
+            raise self._foreign_tag(node, key)
         if isinstance(node, yaml.MappingNode):
             return self._build_mapping(node, key)
         if isinstance(node, yaml.SequenceNode):
@@ -66,9 +85,9 @@ class _Document:
             here = (*key, name)
             if not isinstance(name_node, yaml.ScalarNode):
                 raise self.error("has a key that is not text", key)
+            self.lines[here] = name_node.start_mark.line + 1
             if name in result:
                 raise self.error("is given twice", here)
-            self.lines[here] = name_node.start_mark.line + 1
             result[name] = self.build(value_node, here)
         return result
 
@@ -79,40 +98,59 @@ class _Document:
             case "bool":
                 return node.value.lower() == "true"
             case "int":
-                return int(node.value)
+                return self._number(int, node, key)
             case "float":
-                return float(node.value)
+                return self._number(float, node, key)
             case "str":
                 return node.value
-        raise self.error(f"has the tag `{node.tag}`, which a catalogue does not use", key)
+        raise self._foreign_tag(node, key)
+
+    def _number(self, kind: type[int] | type[float], node: yaml.Node, key: _Key) -> int | float:
+        try:
+            return kind(node.value)
+        except ValueError as error:
+            raise self.error(f"is not a number: `{_shown(node.value)}`", key) from error
+
+    def _foreign_tag(self, node: yaml.Node, key: _Key) -> SchemaError:
+        return self.error(f"has the tag `{_shown(node.tag)}`, which a catalogue does not use", key)
 
 
 def read_entries(path: Path) -> list[dict[str, Any]]:
-    """Return the canonical JSON of every entry in a file; raises SchemaError with file, line and key."""
+    """Return the canonical JSON of every entry in a file.
+
+    Raises SchemaError with file, line and key, CatalogueError for a file that cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-        _refuse_aliases(text, str(path))
+        _refuse_bombs(text, str(path))
         nodes = list(yaml.compose_all(text, Loader=_CoreLoader))
     except UnicodeDecodeError as error:
         raise SchemaError(f"{path} is not UTF-8 text", file=str(path), line=1, key="") from error
-    except yaml.MarkedYAMLError as error:
+    except OSError as error:
+        raise CatalogueError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
         raise _syntax_error(path, error) from error
     return [_read_entry(path, node) for node in nodes if node.value]
 
 
-def _refuse_aliases(text: str, file: str) -> None:
+def _refuse_bombs(text: str, file: str) -> None:
+    """Refuse what makes a small file large or deep, by its events alone."""
+    depth = 0
     for event in yaml.parse(text, Loader=_CoreLoader):
+        line = 1 if event.start_mark is None else event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
-            raise SchemaError(
-                f"{file}:{line} uses the alias `*{event.anchor}`; write the value out", file=file, line=line, key=""
-            )
+            message = f"uses the alias `*{_shown(event.anchor)}`; write the value out"
+            raise SchemaError(f"{file}:{line} {message}", file=file, line=line, key="")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise SchemaError(f"{file}:{line} is nested too deep", file=file, line=line, key="")
 
 
-def _syntax_error(path: Path, error: yaml.MarkedYAMLError) -> SchemaError:
-    mark = error.problem_mark
+def _syntax_error(path: Path, error: yaml.YAMLError) -> SchemaError:
+    mark = getattr(error, "problem_mark", None)
     line = 1 if mark is None else mark.line + 1
-    return SchemaError(f"{path}:{line} is not YAML: {error.problem}", file=str(path), line=line, key="")
+    cause = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
+    return SchemaError(f"{path}:{line} is not YAML: {cause}", file=str(path), line=line, key="")
 
 
 def _read_entry(path: Path, node: yaml.Node) -> dict[str, Any]:
@@ -129,36 +167,58 @@ def _schema_error(document: _Document, error: ValidationError) -> SchemaError:
     first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     key = tuple(part for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
-        near = get_close_matches(str(key[-1]), _allowed_beside(key), n=1)
-        return document.error("is not a key", key, hint=f"did you mean `{near[0]}`?" if near else None)
-    if first["type"] == "missing":
-        return document.error("is missing", key)
-    if first["type"] == "model_type":
-        return document.error("is not a mapping of keys", key)
-    message = first["msg"].removeprefix("Value error, ")
+        return document.error("is not a key", key, hint=_did_you_mean(str(key[-1]), _allowed_beside(key)))
+    if first["type"] == "literal_error":
+        return _not_a_choice(document, first["input"], key)
+    message = _WRONG_TYPES.get(first["type"]) or first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     given = first["input"]
-    if isinstance(given, str | int | float) and f"{given}" not in message:
-        message += f", but `{given}` was given"
-    return document.error(message[0].lower() + message[1:], key)
+    if isinstance(given, str | int | float) and f"`{given}`" not in message:
+        message += f", but `{_shown(given)}` was given"
+    unquoted = first["type"] == "string_type" and isinstance(given, int | float)
+    return document.error(message[0].lower() + message[1:], key, hint="put it in quotes" if unquoted else None)
+
+
+def _not_a_choice(document: _Document, given: object, key: _Key) -> SchemaError:
+    choices = _choices_at(key)
+    message = f"must be one of {', '.join(f'`{choice}`' for choice in choices)}, but `{_shown(given)}` was given"
+    return document.error(message, key, hint=_did_you_mean(str(given), choices))
+
+
+def _did_you_mean(name: str, known: list[str]) -> str | None:
+    near = get_close_matches(name[:100].lower(), known, n=1)
+    return f"did you mean `{near[0]}`?" if near else None
+
+
+def _shown(value: object) -> str:
+    """Return a value from a file as a message may show it: short, and without control characters."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)[:81]
+    text = "".join(character if character.isprintable() else "�" for character in text)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _choices_at(key: _Key) -> list[str]:
+    schema = json_schema()
+    node = _step(schema, _schema_beside(schema, key), key[-1])
+    return list(next((choice["enum"] for choice in (node, *node.get("anyOf", ())) if "enum" in choice), ()))
 
 
 def _allowed_beside(key: _Key) -> list[str]:
     schema = json_schema()
-    current: Any = schema
+    return list(_dereference(schema, _schema_beside(schema, key)).get("properties", {}))
+
+
+def _schema_beside(schema: Any, key: _Key) -> Any:
+    current = schema
     for part in key[:-1]:
         current = _step(schema, current, part)
-    return list(_dereference(schema, current).get("properties", {}))
+    return current
 
 
 def _step(schema: Any, current: Any, part: str | int) -> Any:
     node = _dereference(schema, current)
     if isinstance(part, int):
         return node.get("items", {})
-    return node.get("properties", {}).get(part) or node.get("additionalProperties") or _first_pattern(node)
-
-
-def _first_pattern(node: Any) -> Any:
-    return next(iter(node.get("patternProperties", {}).values()), {})
+    return node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
 
 
 def _dereference(schema: Any, node: Any) -> Any:

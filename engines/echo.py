@@ -1,0 +1,54 @@
+"""Echo: an engine without a model or a package, which repeats what it is told; for tests, examples and first steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from engines.base import Address, Cause, Requirements, Settings, Wire
+from registry.spec import Capability, FormatSupport
+
+RUNNER = Path(__file__).parent / "runners" / "echo.py"
+FORMATS = ("gguf", "pytorch", "gptq", "awq", "fp8", "mlx", "mistral")
+
+
+class Echo:
+    """Takes every format, because it opens no file, and so is used only when it is named."""
+
+    name = "echo"
+    capability = Capability(
+        engine="echo",
+        formats=tuple(FormatSupport(model_format) for model_format in FORMATS),
+        ranks={},
+        systems=("Linux", "Darwin", "Windows"),
+        automatic=False,
+        needs_weights=False,
+    )
+    requirements: Requirements | None = None
+    wire = Wire()
+
+    def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
+        """Return the command that serves `settings` at `address` with the launcher's own Python."""
+        return (
+            *(python, "-I", str(RUNNER), "--model", str(settings.model_path), "--alias", settings.name),
+            *("--ctx-size", str(settings.context_length), "--parallel", str(settings.slots)),
+            *_listen(address),
+            *settings.arguments,
+        )
+
+    def variables(self) -> Mapping[str, str]:
+        """Return none: it needs nothing but its command line."""
+        return {}
+
+    def cause_of(self, log: str) -> Cause | None:
+        """Return the last line of its log, which is where Python says why it ended."""
+        lines = log.strip().splitlines()
+        return Cause(lines[-1]) if lines else None
+
+
+def _listen(address: Address) -> tuple[str, ...]:
+    if address.socket is not None:
+        return "--socket", str(address.socket)
+    parts = urlsplit(address.url)
+    return "--host", str(parts.hostname), "--port", str(parts.port)

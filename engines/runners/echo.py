@@ -1,0 +1,261 @@
+"""An engine without a model, in the shape of llama.cpp's server: it answers with the last user message's words.
+
+Standard library only. One token is one word with the white space before it, and the beginning of the text is one more.
+It serves on a Unix socket or on a host and port, keeps the context, the limits and the stop strings as engines do,
+queues what its slots cannot take, and frees the slot of a client that leaves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio  # noqa: TID253 - this is a program of its own
+import contextlib
+import json
+import re
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+Json = dict[str, Any]
+
+
+class Refusal(Exception):
+    """An answer other than 200, in OpenAI's shape with llama.cpp's facts."""
+
+    def __init__(self, status: int, kind: str, message: str, **facts: int) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body: Json = {"error": {"code": status, "message": message, "type": kind, **facts}}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is sent at once; the last one has a `finish_reason`. `tokens` counts those made so far."""
+
+    text: str
+    tokens: int
+    finish_reason: str | None = None
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def tokens_of(text: str) -> list[str]:
+    """Return the words of `text`, each with the white space before it; joined they are `text` again."""
+    return re.findall(r"\s*\S+|\s+$", text)
+
+
+def prompt_of(messages: list[Json]) -> str:
+    """Return the conversation as the text that the model reads."""
+    turns = "".join(f"<|{message['role']}|> {message['content']} <|end|> " for message in messages)
+    return turns + "<|assistant|>"
+
+
+def words_to_say(body: Json, reply: str | None) -> list[str]:
+    if reply is not None:
+        return tokens_of(reply)
+    if "messages" not in body:
+        return tokens_of(body["prompt"])
+    said = [message["content"] for message in body["messages"] if message["role"] == "user"]
+    return tokens_of(said[-1] if said else "")
+
+
+def pieces_of(words: list[str], limit: int, stops: list[str]) -> Iterator[Piece]:
+    """Yield the answer word by word, without the stop strings, holding back what may become one."""
+    text, sent = "", 0
+    for count, word in enumerate(words[:limit], start=1):
+        text += word
+        end = min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
+        if end is not None:
+            yield Piece(text[sent:end], count, "stop")
+            return
+        safe = len(text) - held_back(text, stops)
+        yield Piece(text[sent:safe], count)
+        sent = safe
+    yield Piece(text[sent:], min(limit, len(words)), "length" if limit <= len(words) else "stop")
+
+
+def held_back(text: str, stops: list[str]) -> int:
+    """Return how many characters at the end of `text` may be the beginning of a stop string."""
+    lengths = (length for stop in stops for length in range(len(stop) - 1, 0, -1) if text.endswith(stop[:length]))
+    return max(lengths, default=0)
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+class EchoServer:
+    """The routes; `slots` requests are answered at once."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.slots = asyncio.Semaphore(options.parallel)
+
+    async def serve(self) -> None:
+        """Listen until the process is ended."""
+        if self.options.socket is not None:
+            server = await asyncio.start_unix_server(self.connected, self.options.socket)
+        else:
+            server = await asyncio.start_server(self.connected, self.options.host, self.options.port)
+        async with server:
+            await server.serve_forever()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request; a client that leaves before the end stops the answer."""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            path, body = await read_request(reader)
+            answer = asyncio.ensure_future(self.answer(path, body, writer))
+            left = asyncio.ensure_future(reader.read(1))
+            await asyncio.wait((answer, left), return_when=asyncio.FIRST_COMPLETED)
+            left.cancel()
+            answer.cancel()
+            await answer
+        writer.close()
+
+    async def answer(self, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = json.loads(body or b"{}")
+            if path in ("/v1/chat/completions", "/v1/completions"):
+                await self.generate(request, writer)
+            else:
+                await write_json(writer, 200, self.look_up(path, request))
+        except Refusal as refusal:
+            await write_json(writer, refusal.status, refusal.body)
+        except (ValueError, KeyError, TypeError) as error:
+            await write_json(writer, 400, Refusal(400, "invalid_request_error", repr(error)).body)
+
+    def look_up(self, path: str, request: Json) -> Json:
+        if path == "/health":
+            return {"status": "ok"}
+        if path == "/v1/models":
+            return {"object": "list", "data": [{"id": self.options.alias, "object": "model", "owned_by": "echo"}]}
+        if path == "/apply-template":
+            return {"prompt": prompt_of(request["messages"])}
+        if path == "/tokenize":
+            beginning = [1] if request.get("add_special") else []
+            return {"tokens": beginning + [zlib.crc32(word.encode()) for word in tokens_of(request["content"])]}
+        raise Refusal(404, "not_found_error", "File Not Found")
+
+    async def generate(self, request: Json, writer: asyncio.StreamWriter) -> None:
+        prompt = prompt_of(request["messages"]) if "messages" in request else request["prompt"]
+        prompt_tokens = 1 + len(tokens_of(prompt))
+        self.refuse_overflow(prompt_tokens)
+        pieces = self.paced(request, self.options.ctx_size - prompt_tokens)
+        async with self.slots:
+            if request.get("stream"):
+                await self.stream(request, prompt_tokens, pieces, writer)
+            else:
+                await write_json(writer, 200, await self.fold(request, prompt_tokens, pieces))
+
+    def refuse_overflow(self, prompt_tokens: int) -> None:
+        context = self.options.ctx_size
+        if prompt_tokens >= context:
+            message = f"request ({prompt_tokens} tokens) exceeds the available context size ({context} tokens)"
+            raise Refusal(400, "exceed_context_size_error", message, n_prompt_tokens=prompt_tokens, n_ctx=context)
+
+    async def paced(self, request: Json, room: int) -> AsyncIterator[Piece]:
+        asked = request.get("max_tokens")
+        stops = request.get("stop") or []
+        stops = [stops] if isinstance(stops, str) else stops
+        words = words_to_say(request, self.options.reply)
+        for piece in pieces_of(words, room if asked is None else min(asked, room), stops):
+            if self.options.tokens_per_second and piece.finish_reason is None:
+                await asyncio.sleep(1 / self.options.tokens_per_second)
+            yield piece
+
+    async def stream(
+        self, request: Json, prompt_tokens: int, pieces: AsyncIterator[Piece], writer: asyncio.StreamWriter
+    ) -> None:
+        write_head(writer, 200, "text/event-stream", "Transfer-Encoding: chunked")
+        is_chat, made = "messages" in request, 0
+        if is_chat:
+            await write_event(writer, self.event(request, [chat_choice({"role": "assistant", "content": None}, None)]))
+        async for piece in pieces:
+            made = piece.tokens
+            await write_event(writer, self.event(request, [stream_choice(is_chat, piece)]))
+        if (request.get("stream_options") or {}).get("include_usage"):
+            await write_event(writer, self.event(request, [], **usage(prompt_tokens, made)))
+        await write_chunk(writer, b"data: [DONE]\n\n")
+        await write_chunk(writer, b"")
+
+    async def fold(self, request: Json, prompt_tokens: int, pieces: AsyncIterator[Piece]) -> Json:
+        text, last = "", Piece("", 0)
+        async for last in pieces:
+            text += last.text
+        whole = {"message": {"role": "assistant", "content": text}} if "messages" in request else {"text": text}
+        choice = {"index": 0, **whole, "finish_reason": last.finish_reason}
+        return self.event(request, [choice], is_stream=False, **usage(prompt_tokens, last.tokens))
+
+    def event(self, request: Json, choices: list[Json], is_stream: bool = True, **more: object) -> Json:
+        kind = "text_completion" if "messages" not in request else "chat.completion" + ".chunk" * is_stream
+        head = {"id": "echo", "object": kind, "created": int(time.time()), "model": self.options.alias}
+        return {**head, "choices": choices, **more}
+
+
+def stream_choice(is_chat: bool, piece: Piece) -> Json:
+    if is_chat:
+        return chat_choice({"content": piece.text} if piece.text else {}, piece.finish_reason)
+    return {"index": 0, "text": piece.text, "logprobs": None, "finish_reason": piece.finish_reason}
+
+
+def chat_choice(delta: Json, finish_reason: str | None) -> Json:
+    return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> Json:
+    counts = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    return {"usage": {**counts, "total_tokens": prompt_tokens + completion_tokens}}
+
+
+# --- HTTP ------------------------------------------------------------------------------------------------------------
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
+    """Return the path and the body of one request."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    length = re.search(r"(?im)^content-length: *(\d+)", head)
+    body = await reader.readexactly(int(length.group(1))) if length else b""
+    return head.split(" ", 2)[1].partition("?")[0], body
+
+
+def write_head(writer: asyncio.StreamWriter, status: int, content_type: str, *headers: str) -> None:
+    first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+    lines = (first, f"Content-Type: {content_type}", "Connection: close", *headers)
+    writer.write("\r\n".join((*lines, "", "")).encode())
+
+
+async def write_json(writer: asyncio.StreamWriter, status: int, answer: Json) -> None:
+    body = json.dumps(answer).encode()
+    write_head(writer, status, "application/json", f"Content-Length: {len(body)}")
+    writer.write(body)
+    await writer.drain()
+
+
+async def write_event(writer: asyncio.StreamWriter, event: Json) -> None:
+    await write_chunk(writer, b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n")
+
+
+async def write_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+    await writer.drain()
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Serve an engine that repeats what it is told")
+    parser.add_argument("--model", help="taken for the shape's sake, never read")
+    parser.add_argument("--alias", default="echo")
+    parser.add_argument("--socket")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--ctx-size", type=int, default=8192, help="tokens of each slot")
+    parser.add_argument("--parallel", type=int, default=1, help="slots")
+    parser.add_argument("--tokens-per-second", type=float, help="of each slot; without it as fast as it goes")
+    parser.add_argument("--reply", help="say this, whatever is asked")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    asyncio.run(EchoServer(parse()).serve())

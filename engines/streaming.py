@@ -1,0 +1,151 @@
+"""How an engine's answer becomes chunks and a result, and its refusals our errors; no input or output here."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engines.generation import Chunk, FinishReason, Reply, Result, Timings, Usage
+from registry.errors import ContextOverflowError, EngineError, GenerationError, InvalidRequestError
+
+FINISH_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+}
+
+
+class StreamReader:
+    """Reads the server-sent events of one request, fed in any pieces; make it when the request is sent.
+
+    After the last piece `finish` checks that nothing is missing, and `result` or `reply` is the whole answer.
+    """
+
+    def __init__(self, engine: str, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._started = self._first = self._last = clock()
+        self._buffer = b""
+        self._texts: list[str] = []
+        self._reasonings: list[str] = []
+        self._finish_reason: FinishReason | None = None
+        self._usage: Usage | None = None
+        self._prompt_s: float | None = None
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Return the chunks that `data` completes; raises GenerationError or ContextOverflowError that it carries."""
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [chunk for line in lines if (chunk := self._read_line(line)) is not None]
+
+    def finish(self) -> None:
+        """Raise GenerationError if the answer is not whole."""
+        if self._finish_reason is None or self._usage is None:
+            raise GenerationError(f"`{self._engine}` broke off its answer after {len(self._texts)} pieces")
+
+    def result(self) -> Result:
+        """Return the whole answer to a prompt; raises GenerationError before its end."""
+        reply = self.reply()
+        return Result(reply.text, reply.finish_reason, reply.usage, reply.timings)
+
+    def reply(self) -> Reply:
+        """Return the whole answer to a conversation; raises GenerationError before its end."""
+        self.finish()
+        assert self._finish_reason is not None
+        assert self._usage is not None
+        text, reasoning = "".join(self._texts), "".join(self._reasonings)
+        return Reply(text, self._finish_reason, self._usage, self._timings(self._usage), reasoning or None)
+
+    def _read_line(self, line: bytes) -> Chunk | None:
+        name, _, value = line.partition(b":")
+        if name != b"data" or value.strip() == b"[DONE]":
+            return None
+        try:
+            event = json.loads(value)
+        except ValueError as error:
+            raise GenerationError(f"`{self._engine}` sent an event that is not JSON: {line[:80]!r}") from error
+        return self._read_event(event)
+
+    def _read_event(self, event: Mapping[str, Any]) -> Chunk | None:
+        if event.get("error"):
+            raise error_in(self._engine, event)
+        if usage := event.get("usage"):
+            self._read_usage(usage, event.get("timings") or {})
+        choices = event.get("choices") or [{}]
+        return self._read_choice(choices[0])
+
+    def _read_usage(self, usage: Mapping[str, Any], timings: Mapping[str, float]) -> None:
+        details = usage.get("completion_tokens_details") or {}
+        self._usage = Usage(
+            usage["prompt_tokens"], usage.get("completion_tokens", 0), details.get("reasoning_tokens") or 0
+        )
+        if "prompt_ms" in timings:
+            self._prompt_s = timings["prompt_ms"] / 1000
+
+    def _read_choice(self, choice: Mapping[str, Any]) -> Chunk | None:
+        delta = choice.get("delta") or {}
+        text = delta.get("content") or choice.get("text") or ""
+        reasoning = delta.get("reasoning_content") or ""
+        reason = self._read_finish_reason(choice.get("finish_reason"))
+        if not (text or reasoning or reason):
+            return None
+        if text or reasoning:
+            self._keep(text, reasoning)
+        return Chunk(text, reasoning, reason)
+
+    def _keep(self, text: str, reasoning: str) -> None:
+        self._last = self._clock()
+        if not self._texts:
+            self._first = self._last
+        self._texts.append(text)
+        self._reasonings.append(reasoning)
+
+    def _read_finish_reason(self, reason: str | None) -> FinishReason | None:
+        if reason is None:
+            return None
+        if reason not in FINISH_REASONS:
+            raise GenerationError(f"`{self._engine}` broke off its answer: `{reason}`")
+        self._finish_reason = FINISH_REASONS[reason]
+        return self._finish_reason
+
+    def _timings(self, usage: Usage) -> Timings:
+        first_token_s = (self._first if self._texts else self._last) - self._started
+        queue_s = 0.0 if self._prompt_s is None else max(0.0, first_token_s - self._prompt_s)
+        decoded, decoding_s = usage.completion_tokens - 1, self._last - self._first
+        speed = decoded / decoding_s if decoded > 0 and decoding_s > 0 else 0.0
+        return Timings(queue_s, first_token_s, self._last - self._started, speed)
+
+
+def refusal_of(engine: str, status: int, body: bytes) -> EngineError:
+    """Return the error that an answer of HTTP `status` other than 200 stands for."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("error"), dict):
+        return GenerationError(f"`{engine}` answered {status}: {body[:200].decode(errors='replace').strip()}")
+    return error_in(engine, {"error": {"code": status, **answer["error"]}})
+
+
+def error_in(engine: str, event: Mapping[str, Any]) -> EngineError:
+    """Return the error that an event or an answer of an engine carries in its key `error`."""
+    error: dict[str, Any] = event["error"] if isinstance(event["error"], dict) else {"message": str(event["error"])}
+    if "n_prompt_tokens" in error and "n_ctx" in error:
+        return context_overflow(error["n_prompt_tokens"], error["n_ctx"])
+    message = f"`{engine}` refused the request: {error.get('message', error)}"
+    code = error.get("code")
+    if isinstance(code, int) and 400 <= code < 500:
+        return InvalidRequestError(message, parameter=error.get("param") or "request")
+    return GenerationError(message)
+
+
+def context_overflow(prompt_tokens: int, context_length: int) -> ContextOverflowError:
+    """Return the error for a prompt that does not fit, with both numbers."""
+    return ContextOverflowError(
+        f"The prompt has {prompt_tokens:,} tokens, the context {context_length:,}",
+        prompt_tokens=prompt_tokens,
+        context_length=context_length,
+        hint="`--context-length` sets the context of each request",
+    )

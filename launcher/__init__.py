@@ -1,0 +1,112 @@
+"""Run an open model by its name: `with launch("smollm2-instruct") as model: print(model.chat("Hello").text)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from launcher import _packages
+
+_packages.check()
+
+if TYPE_CHECKING:
+    from engines.generation import Chunk, Message, Messages, Reply, Result, Sampling, Timings, Usage
+    from launcher.api import alaunch, launch, plan, pull
+    from launcher.listing import ModelInfo, list_models
+    from launcher.model import AsyncModel, Model
+    from launcher.plan import File, Plan
+    from launcher.planning import Request
+    from registry.errors import (
+        CatalogueError,
+        ContextOverflowError,
+        DigestError,
+        DownloadError,
+        EngineError,
+        EngineNotInstalledError,
+        GatedRepoError,
+        GenerationError,
+        InvalidRequestError,
+        LaunchError,
+        LoadError,
+        OfflineError,
+        OutOfMemoryError,
+        ResolutionError,
+        SchemaError,
+        UnknownModelError,
+        UnsupportedParameterError,
+    )
+    from registry.progress import Progress
+    from registry.spec import Rejection
+
+# Imported when they are asked for: a command line that prints a list needs none of them.
+_HOMES = {
+    "engines.generation": ("Chunk", "Message", "Messages", "Reply", "Result", "Sampling", "Timings", "Usage"),
+    "launcher.api": ("alaunch", "launch", "plan", "pull"),
+    "launcher.listing": ("ModelInfo", "list_models"),
+    "launcher.model": ("AsyncModel", "Model"),
+    "launcher.plan": ("File", "Plan"),
+    "launcher.planning": ("Request",),
+    "registry.errors": (
+        *("CatalogueError", "ContextOverflowError", "DigestError", "DownloadError", "EngineError"),
+        *("EngineNotInstalledError", "GatedRepoError", "GenerationError", "InvalidRequestError", "LaunchError"),
+        *("LoadError", "OfflineError", "OutOfMemoryError", "ResolutionError", "SchemaError", "UnknownModelError"),
+        "UnsupportedParameterError",
+    ),
+    "registry.progress": ("Progress",),
+    "registry.spec": ("Rejection",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AsyncModel",
+    "CatalogueError",
+    "Chunk",
+    "ContextOverflowError",
+    "DigestError",
+    "DownloadError",
+    "EngineError",
+    "EngineNotInstalledError",
+    "File",
+    "GatedRepoError",
+    "GenerationError",
+    "InvalidRequestError",
+    "LaunchError",
+    "LoadError",
+    "Message",
+    "Messages",
+    "Model",
+    "ModelInfo",
+    "OfflineError",
+    "OutOfMemoryError",
+    "Plan",
+    "Progress",
+    "Rejection",
+    "Reply",
+    "Request",
+    "ResolutionError",
+    "Result",
+    "Sampling",
+    "SchemaError",
+    "Timings",
+    "UnknownModelError",
+    "UnsupportedParameterError",
+    "Usage",
+    "alaunch",
+    "launch",
+    "list_models",
+    "plan",
+    "pull",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module `launcher` has no `{name}`")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,88 @@
+"""What everything else calls: plan, pull, launch, and their async twin. Nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from launcher.plan import Plan
+from launcher.planning import Request, make_plan
+from registry.progress import Progress, ignore
+
+if TYPE_CHECKING:
+    from launcher.model import AsyncModel, Model
+
+ProgressOption = bool | Callable[[Progress], None] | None
+
+
+def plan(model: str | Path, /, **request: Unpack[Request]) -> Plan:
+    """Return what a launch of `model` would do; touches the disk, never the network.
+
+    Raises UnknownModelError and ResolutionError, whose hints are commands that work, and TypeError for an unknown word.
+    """
+    return make_plan(str(model), request)
+
+
+def pull(model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]) -> Path:
+    """Return where the files of `model` are, fetched and verified; starts nothing. Raises DownloadError."""
+    from launcher.instance import pull_files
+
+    chosen = _planned(model, request)
+    return pull_files(chosen, _reporter(progress)).path
+
+
+def launch(model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]) -> Model:
+    """Return a handle on `model`, started and ready; use it in `with`, or `close` it.
+
+    Sets up the engine and fetches the files first. Raises DownloadError and EngineError, with the cause and a hint.
+    """
+    from launcher.instance import start_instance
+    from launcher.model import Model
+
+    return Model(start_instance(_planned(model, request), _reporter(progress)))
+
+
+def alaunch(
+    model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]
+) -> AbstractAsyncContextManager[AsyncModel]:
+    """Return an async context of the same handle with awaitable methods; the event loop is free while it starts."""
+    return _alaunch(model, progress, request)
+
+
+@asynccontextmanager
+async def _alaunch(model: str | Path | Plan, progress: ProgressOption, request: Request) -> AsyncIterator[AsyncModel]:
+    import asyncio
+
+    from launcher.instance import start_instance
+    from launcher.model import AsyncModel
+
+    chosen = await asyncio.to_thread(_planned, model, request)
+    starting = asyncio.ensure_future(asyncio.to_thread(start_instance, chosen, _reporter(progress)))
+    try:
+        handle = AsyncModel(await asyncio.shield(starting))
+    except asyncio.CancelledError:
+        instance = await starting  # the thread cannot be stopped, so what it starts is
+        await asyncio.to_thread(instance.stop)
+        raise
+    try:
+        yield handle
+    finally:
+        await handle.close()
+
+
+def _planned(model: str | Path | Plan, request: Request) -> Plan:
+    if not isinstance(model, Plan):
+        return make_plan(str(model), request)
+    if request:
+        raise TypeError("a plan is launched as it is: give the request to `plan`")
+    return model
+
+
+def _reporter(progress: ProgressOption) -> Callable[[Progress], None]:
+    if progress is True:
+        from launcher.output import Output
+
+        return Output().progress
+    return progress or ignore

@@ -1,0 +1,147 @@
+"""The tree of commands. Each is made when it is asked for, so that one command does not pay for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from launcher.cli.options import UsageError, grouped
+
+HIDDEN_DEFAULT = "launch"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A command: where it is, and the line that stands in the list of commands."""
+
+    module: str
+    text: str
+    is_hidden: bool = False
+
+
+COMMANDS = {
+    HIDDEN_DEFAULT: _Entry("launch", "Resolve, fetch, start and serve one model here.", is_hidden=True),
+    "chat": _Entry("chat", "Talk to a model."),
+    "list": _Entry("list", "List the models of the catalogue."),
+    "inspect": _Entry("inspect", "Show a model's facts, specs, and what runs here."),
+    "pull": _Entry("pull", "Fetch and verify a model's files; start nothing."),
+    "engines": _Entry("engines", "List, install and remove engines."),
+}
+ALIASES = {
+    "run": "chat",
+    "ls": "list",
+    "show": "inspect",
+    "engine": "inspect",
+    "download": "pull",
+    "registrations": "list",
+}
+
+
+class LaunchCommand(TyperCommand):
+    """A command that notices when an option has swallowed the next one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        known = {name for parameter in self.params for name in parameter.opts}
+        for parameter in self.params:
+            values = ctx.params.get(parameter.name)
+            for value in values if isinstance(values, list | tuple) else (values,):
+                if isinstance(value, str) and value.startswith("-") and value.replace("_", "-") in known:
+                    raise UsageError(
+                        f"`{max(parameter.opts, key=len)}` was given `{value}`", hint="is a shell variable empty?"
+                    )
+        return rest
+
+
+class LaunchGroup(TyperGroup):
+    """The first word decides: a command, else everything is for the hidden default command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if args and args[0] not in own and self._command_name(args[0]) is None:
+            args = [HIDDEN_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name, entry in COMMANDS.items() if not entry.is_hidden]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        name = self._command_name(cmd_name)
+        return None if name is None else _build(name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].text) for name in self.list_commands(ctx)])
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Show the default command's options as the program's own."""
+        self.format_commands(ctx, formatter)
+        _build(HIDDEN_DEFAULT).format_options(ctx, formatter)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[NAME] [OPTIONS] [-- ENGINE OPTIONS]  |  COMMAND [ARGS]…"]
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        default = _build(HIDDEN_DEFAULT)
+        with default.make_context(HIDDEN_DEFAULT, [], parent=ctx, resilient_parsing=True) as inner:
+            return [*super().shell_complete(ctx, incomplete), *default.shell_complete(inner, incomplete)]
+
+    def _command_name(self, word: str) -> str | None:
+        name = word.replace("_", "-")
+        return name if name in COMMANDS else ALIASES.get(name)
+
+
+def near_command(word: str) -> str | None:
+    """Return the command that a word is nearly, or None."""
+    return next(iter(get_close_matches(word.lower(), [name for name in COMMANDS if name != HIDDEN_DEFAULT], n=1)), None)
+
+
+def application() -> Any:
+    """Return the whole command line as typer runs it."""
+    app = typer.Typer(cls=LaunchGroup, callback=_program, **_SETTINGS)
+    # Typer wants to see a command to make a group; the group finds the commands itself.
+    app.command("chat")(_program)
+    return typer.main.get_command(app)
+
+
+def _build(name: str) -> Any:
+    module = import_module(f"launcher.cli.{COMMANDS[name].module}")
+    if name == "engines":
+        return typer.main.get_command(module.group(_SETTINGS, LaunchCommand))
+    return build_command(module.command, name, COMMANDS[name].text)
+
+
+def build_command(command: Callable[..., Any], name: str, text: str) -> Any:
+    """Return one command as typer runs it."""
+    app = typer.Typer(**_SETTINGS)
+    app.command(name, cls=LaunchCommand, help=text, context_settings=_CONTEXT)(grouped(command))
+    return typer.main.get_command(app)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"launch {version('model-launcher')}")  # noqa: T201 - before any command there is no output to ask
+        raise typer.Exit
+
+
+def _program(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Name a model: `launch` finds format, quantization, engine and files that suit this machine, and runs it."""
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda token: token.replace("_", "-")}
+_SETTINGS: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "add_completion": True,
+    "context_settings": _CONTEXT,
+}

@@ -1,0 +1,121 @@
+"""`launch chat NAME`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from engines.generation import Message, Sampling
+from launcher.cli import prompts
+from launcher.cli.launch import announce, start
+from launcher.cli.options import Ask, How, Name, Network, Printing, UsageError, Which, model_of, request_of
+from launcher.output import Output, is_terminal
+from launcher.planning import make_plan
+from registry.errors import ContextOverflowError, LaunchError
+
+if TYPE_CHECKING:
+    from engines.session import Session
+
+HELP = "/system TEXT sets the system message · /clear forgets the conversation · /exit leaves · Ctrl-C stops an answer"
+
+
+def command(
+    context: typer.Context,
+    which: Which,
+    how: How,
+    ask: Ask,
+    network: Network,
+    printing: Printing,
+    name: Name = None,
+) -> None:
+    from engines.session import Session
+
+    output = printing.output()
+    if output.as_json:
+        raise UsageError("A conversation is not JSON", hint="launch NAME --prompt TEXT --json")
+    request = request_of(which, how, network, engine_args=context.obj)
+    request.setdefault("concurrency", 1)
+    plan = make_plan(model_of(name, which), request)
+    prompts.check(plan, (), ask)
+    announce(plan, output)
+    instance = start(plan, output, is_probed=False)
+    try:
+        output.say(HELP)
+        session = Session(instance.process.address, instance.target)
+        Conversation(session, output, ask.sampling(), ask.system).run()
+    finally:
+        instance.stop()
+
+
+class Conversation:
+    """What was said so far, and the loop that goes on with it."""
+
+    def __init__(self, session: Session, output: Output, sampling: Sampling, system: str | None) -> None:
+        self._session = session
+        self._output = output
+        self._sampling = sampling
+        self._system = prompts.read_text(system) if system else None
+        self._said: list[Message] = []
+
+    def run(self) -> None:
+        """Read and answer until `/exit` or the end of the input."""
+        if is_terminal(sys.stdin):
+            import readline  # noqa: F401 - editing and history for `input`
+        while (line := self._read()) is not None:
+            if line.startswith("/"):
+                if not self._obey(line):
+                    return
+            elif line:
+                self._answer(line)
+
+    def _read(self) -> str | None:
+        try:
+            return input("> " if is_terminal(sys.stdin) else "").strip()
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            self._output.say("\n/exit leaves")
+            return ""
+
+    def _obey(self, line: str) -> bool:
+        """Do what a line that begins with `/` says; False ends the conversation."""
+        word, _, rest = line.partition(" ")
+        match word:
+            case "/exit" | "/quit" | "/bye":
+                return False
+            case "/system":
+                self._system = rest.strip() or None
+                self._output.say("system message set" if self._system else "system message removed")
+            case "/clear":
+                self._said.clear()
+                self._output.say("the conversation is forgotten")
+            case _:
+                self._output.say(HELP)
+        return True
+
+    def _answer(self, line: str) -> None:
+        """Print an answer; what Ctrl-C leaves of it is remembered as said."""
+        system: list[Message] = [{"role": "system", "content": self._system}] if self._system else []
+        question: Message = {"role": "user", "content": line}
+        stream = self._session.chat_stream([*system, *self._said, question], **self._sampling)
+        text = ""
+        try:
+            with stream:
+                for chunk in stream:
+                    text += chunk.text
+                    self._output.write(chunk.text)
+        except KeyboardInterrupt:
+            self._output.say("\nstopped")
+        except ContextOverflowError as error:
+            self._output.error(error)
+            self._output.say("/clear forgets the conversation")
+            return
+        except LaunchError as error:
+            if error.permanent and error.kind != "load":
+                self._output.error(error)
+                return
+            raise
+        self._output.write("\n")
+        self._said += [question, {"role": "assistant", "content": text}]

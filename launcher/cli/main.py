@@ -1,0 +1,122 @@
+"""The command `launch`: finds the command, cuts off the engine's own options, renders errors, sets the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+
+from launcher.cli.application import application
+from launcher.cli.options import UsageError
+from launcher.output import Output
+from registry.errors import LaunchError
+
+DONE, COULD_NOT, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# What people type who come from another tool, and what is meant.
+_CURES = {
+    "--max-model-len": "it is `--context-length` here",
+    "--ctx-size": "it is `--context-length` here",
+    "--n-ctx": "it is `--context-length` here",
+    "--num-ctx": "it is `--context-length` here",
+    "--parallel": "it is `--concurrency` here",
+    "--max-num-seqs": "it is `--concurrency` here",
+    "--repeat-penalty": "it is `--repetition-penalty` here",
+    "--n-predict": "it is `--max-tokens` here",
+    "--model": "it is `--model-name`, or `--model-path` for a file",
+    "--host": "the endpoint answers on 127.0.0.1 only in this version",
+    "--endpoint": "nothing has to be running first",
+}
+_ENGINE_OPTIONS = {
+    "--gpu-memory-utilization": "vllm",
+    "--tensor-parallel-size": "vllm",
+    "--enforce-eager": "vllm",
+    "--n-gpu-layers": "llama.cpp",
+    "--flash-attn": "llama.cpp",
+    "--cache-type-k": "llama.cpp",
+    "--cache-type-v": "llama.cpp",
+    "--mlock": "llama.cpp",
+    "--batch-size": "llama.cpp",
+    "--ubatch-size": "llama.cpp",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 could not, 2 wrong usage, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    own, engine_arguments = _cut(given)
+    output = Output(as_json="--json" in own)
+    try:
+        return _run(own or ["--help"], engine_arguments)
+    except UsageError as error:
+        output.error(error)
+        return WRONG_USAGE
+    except LaunchError as error:
+        output.error(error)
+        return COULD_NOT
+    except typer.TyperException as error:
+        output.error(_usage_error(error, given))
+        return WRONG_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _leave_broken_pipe()
+
+
+def _cut(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return our words and, from the first `--` on, the engine's."""
+    if "--" not in arguments:
+        return list(arguments), ()
+    at = arguments.index("--")
+    return list(arguments[:at]), tuple(arguments[at + 1 :])
+
+
+def _run(own: Sequence[str], engine_arguments: tuple[str, ...]) -> int:
+    result = application().main(own, prog_name="launch", standalone_mode=False, obj=engine_arguments)
+    return result if isinstance(result, int) else DONE
+
+
+def _usage_error(error: Any, given: Sequence[str]) -> UsageError:
+    """Return what typer found wrong as an error of ours, with the cure where one is known."""
+    option = getattr(error, "option_name", None)
+    possible = getattr(error, "possibilities", None)
+    message = error.format_message().rstrip(".")
+    if option is None or (possible is None and "No such option" not in message):
+        return UsageError(message[0].lower().upper() + message[1:], hint=_empty_variable(message, given))
+    return UsageError(f"There is no option `{option}`", hint=_cure(option, possible or (), given))
+
+
+def _cure(option: str, possible: Sequence[str], given: Sequence[str]) -> str | None:
+    name = option.replace("_", "-")
+    if name in _CURES:
+        return _CURES[name]
+    if name in _ENGINE_OPTIONS:
+        value = _value_after(option, given)
+        words = f"{name} {value}" if value else name
+        return f"`{name}` is an option of {_ENGINE_OPTIONS[name]}: put `-- {words}` at the end"
+    near = get_close_matches(name, possible, n=1) or list(possible[:1])
+    return f"did you mean `{near[0]}`?" if near else "launch --help"
+
+
+def _value_after(option: str, given: Sequence[str]) -> str | None:
+    for word, following in zip(given, [*given[1:], ""], strict=True):
+        if word == option and following and not following.startswith("-"):
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _empty_variable(message: str, given: Sequence[str]) -> str | None:
+    return "is a shell variable empty?" if "requires an argument" in message else None
+
+
+def _leave_broken_pipe() -> int:
+    """Whoever read our output has gone; keep Python from complaining about that at exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return COULD_NOT

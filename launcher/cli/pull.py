@@ -1,0 +1,21 @@
+"""`launch pull NAME`: fetches and verifies, starts nothing."""
+
+from __future__ import annotations
+
+from launcher.cli.launch import announce
+from launcher.cli.options import Name, Network, Printing, Which, model_of, request_of
+from launcher.planning import make_plan
+
+
+def command(which: Which, network: Network, printing: Printing, name: Name = None) -> None:
+    from launcher.instance import pull_files
+
+    output = printing.output()
+    plan = make_plan(model_of(name, which), request_of(which, network))
+    announce(plan, output)
+    files = pull_files(plan, output.progress)
+    output.end_progress()
+    if output.as_json:
+        output.event("pulled", {"path": str(files.path), "files": [str(file.location) for file in files.files]})
+    else:
+        output.lines([str(files.path)])

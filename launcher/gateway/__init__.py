@@ -1,0 +1,6 @@
+"""The OpenAI-compatible endpoint in front of running engines. Importing it costs aiohttp: do so late."""
+
+from launcher.gateway.application import Served, make_application
+from launcher.gateway.server import GatewayThread, run_gateway
+
+__all__ = ["GatewayThread", "Served", "make_application", "run_gateway"]

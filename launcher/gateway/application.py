@@ -1,0 +1,194 @@
+"""The routes of the endpoint: from a client's request to the engine's stream, and back as it comes or folded."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from engines.base import Address
+from engines.connection import HEADERS, connection_error, open_client
+from engines.generation import Post, Target
+from engines.streaming import StreamReader, refusal_of
+from launcher.gateway.answers import (
+    chat_completion,
+    error_event,
+    error_response,
+    http_error_response,
+    ignored_header,
+    text_completion,
+)
+from launcher.gateway.requests import Call, read_chat, read_completion
+from registry.errors import GenerationError, InvalidRequestError, LaunchError, UnknownModelError
+
+BODY_LIMIT_BYTES = 32 * 1024**2
+HEALTH_TIMEOUT_S = 5.0
+# nginx would gather a stream into large pieces without the second one.
+STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running engine behind the endpoint; `names`, of which the first is listed, are what `model` may say."""
+
+    names: tuple[str, ...]
+    address: Address
+    target: Target
+
+
+def make_application(served: Sequence[Served]) -> web.Application:
+    """Return the endpoint for these engines; the first that has a name gets the requests for it."""
+    return Gateway(served).application()
+
+
+class Gateway:
+    """The routes, and one client for each engine."""
+
+    def __init__(self, served: Sequence[Served]) -> None:
+        self._served = tuple(served)
+        self._by_name = {name.casefold(): one for one in reversed(self._served) for name in one.names}
+        self._clients: dict[Address, aiohttp.ClientSession] = {}
+        self._created = int(time.time())
+
+    def application(self) -> web.Application:
+        application = web.Application(middlewares=[_shape_errors], client_max_size=BODY_LIMIT_BYTES)
+        application.cleanup_ctx.append(self._open_clients)
+        application.router.add_get("/health", self.health)
+        application.router.add_get("/v1/models", self.models)
+        application.router.add_get("/v1/models/{name:.+}", self.model)
+        application.router.add_post("/v1/chat/completions", self.chat)
+        application.router.add_post("/v1/completions", self.complete)
+        return application
+
+    async def _open_clients(self, application: web.Application) -> AsyncIterator[None]:
+        self._clients = {one.address: open_client(one.address) for one in self._served}
+        yield
+        for client in self._clients.values():
+            await client.close()
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Answer 200 if all engines say that they are well."""
+        for one in self._served:
+            if not await self._is_healthy(one):
+                raise GenerationError(f"`{one.target.engine}` does not answer for `{one.names[0]}`")
+        return web.json_response({"status": "ok"})
+
+    async def models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [self._describe(one) for one in self._served]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        return web.json_response(self._describe(self._find(request.match_info["name"])))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        data = await _read_json(request)
+        served = self._find(data.get("model"))
+        call = read_chat(served.target, data)
+        return await self._answer(request, served, call, chat_completion)
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        data = await _read_json(request)
+        served = self._find(data.get("model"))
+        call = read_completion(served.target, data)
+        return await self._answer(request, served, call, text_completion)
+
+    async def _answer(
+        self, request: web.Request, served: Served, call: Call, shape: Callable[..., dict[str, Any]]
+    ) -> web.StreamResponse:
+        async with await self._open(served, call.post) as upstream:
+            pieces = _pieces(upstream, served.target.engine)
+            if upstream.status != 200:
+                raise refusal_of(served.target.engine, upstream.status, b"".join([piece async for piece in pieces]))
+            if call.is_stream:
+                return await _pass_on(request, pieces, call)
+            reader = StreamReader(served.target.engine)
+            async for piece in pieces:
+                reader.feed(piece)
+            return web.json_response(shape(served.names[0], reader.reply()), headers=ignored_header(call.ignored))
+
+    async def _open(self, served: Served, post: Post) -> aiohttp.ClientResponse:
+        client, url = self._clients[served.address], served.address.url + post.path
+        try:
+            return await client.post(url, data=post.body, headers=HEADERS)
+        except (OSError, aiohttp.ClientError) as error:
+            raise connection_error(served.target.engine, error) from error
+
+    async def _is_healthy(self, served: Served) -> bool:
+        client, url = self._clients[served.address], served.address.url + "/health"
+        try:
+            async with client.get(url, timeout=aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)) as answer:
+                return answer.status == 200
+        except (OSError, TimeoutError, aiohttp.ClientError):
+            return False
+
+    def _find(self, name: object) -> Served:
+        """Return the engine for `name`; where there is one engine only, no name means that one."""
+        if name is None and len(self._served) == 1:
+            return self._served[0]
+        found = self._by_name.get(str(name).casefold())
+        if found is None:
+            known = ", ".join(f"`{one.names[0]}`" for one in self._served)
+            raise UnknownModelError(
+                f"There is no model `{name}` here; served: {known}",
+                name=str(name),
+                suggestions=[one.names[0] for one in self._served],
+            )
+        return found
+
+    def _describe(self, served: Served) -> dict[str, Any]:
+        return {
+            "id": served.names[0],
+            "object": "model",
+            "created": self._created,
+            "owned_by": served.target.engine,
+            "aliases": list(served.names[1:]),
+            "context_length": served.target.context_length,
+        }
+
+
+@web.middleware
+async def _shape_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except LaunchError as error:
+        return error_response(error)
+    except web.HTTPException as error:
+        return http_error_response(error, f"{request.method} {request.path}")
+
+
+async def _read_json(request: web.Request) -> dict[str, Any]:
+    try:
+        data = json.loads(await request.read())
+    except ValueError as error:
+        raise InvalidRequestError(f"The body is not JSON: {error}", parameter="body") from error
+    if not isinstance(data, dict):
+        raise InvalidRequestError("The body must be a JSON object", parameter="body")
+    return data
+
+
+async def _pieces(upstream: aiohttp.ClientResponse, engine: str) -> AsyncIterator[bytes]:
+    """Yield the engine's answer as it comes; what breaks it is GenerationError."""
+    try:
+        async for piece in upstream.content.iter_any():
+            yield piece
+    except (OSError, aiohttp.ClientError) as error:
+        raise connection_error(engine, error) from error
+
+
+async def _pass_on(request: web.Request, pieces: AsyncIterator[bytes], call: Call) -> web.StreamResponse:
+    """Send the engine's events on untouched; an engine that breaks ends the stream with an error event."""
+    response = web.StreamResponse(headers={**STREAM_HEADERS, **ignored_header(call.ignored)})
+    await response.prepare(request)
+    try:
+        async for piece in pieces:
+            await response.write(piece)
+    except GenerationError as error:
+        await response.write(error_event(error))
+    await response.write_eof()
+    return response

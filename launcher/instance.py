@@ -1,0 +1,150 @@
+"""A running engine with a model in it: environment and files made ready, process started, stopped with its owner."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engines.base import Settings
+from engines.environment import Environment, build_environment
+from engines.generation import Target
+from engines.index import find_engine
+from engines.process import EngineProcess, new_address
+from launcher.plan import Plan
+from registry import store
+from registry.cache import cache_folder
+from registry.errors import EngineNotInstalledError, LaunchError
+from registry.progress import Progress
+
+# Large models take minutes to read from a slow disk; what hangs for longer than this is broken.
+READY_WITHIN_S = 1800.0
+LOGS_KEPT = 20
+
+Report = Callable[[Progress], None]
+
+
+class Instance:
+    """A running engine. `stop` may be called more than once and from any thread; a forked child's call does nothing."""
+
+    def __init__(self, plan: Plan, process: EngineProcess, target: Target) -> None:
+        self.plan = plan
+        self.process = process
+        self.target = target
+        self._owner_pid = os.getpid()
+
+    def stop(self) -> None:
+        """End the engine with everything that it started."""
+        if os.getpid() == self._owner_pid:
+            self.process.stop()
+
+
+def start_instance(plan: Plan, report: Report, *, is_probed: bool = True) -> Instance:
+    """Return the plan's engine, ready: it answers its health endpoint and, if `is_probed`, has generated a token.
+
+    Raises EngineNotInstalledError, DownloadError, LoadError; whatever was started is stopped then.
+    """
+    python = prepare_environment(plan, report)
+    path = pull_files(plan, report).path if plan.needs_weights else plan.settings.model_path
+    instance = _start(plan, python, path)
+    try:
+        _wait(instance, report, is_probed=is_probed)
+    except BaseException:
+        instance.stop()
+        raise
+    return instance
+
+
+def prepare_environment(plan: Plan, report: Report) -> str:
+    """Return the Python of the engine's environment, which is made first where it is not there."""
+    if find_engine(plan.engine) is None:
+        raise EngineNotInstalledError(
+            f"`{plan.engine}` is known, but this version does not start it", hint="launch engines"
+        )
+    if plan.environment.is_installed or plan.requirements is None:
+        return plan.environment.python
+    if not plan.may_install:
+        raise EngineNotInstalledError(
+            f"`{plan.engine}` is not installed, and setting it up was forbidden",
+            hint=f"launch engines install {plan.engine}",
+        )
+    return install(plan.engine, report).python
+
+
+def install(name: str, report: Report) -> Environment:
+    """Return the managed environment of an engine, made first where it is not there."""
+    engine = find_engine(name)
+    if engine is None or engine.requirements is None:
+        raise EngineNotInstalledError(f"`{name}` has no environment to set up", hint="launch engines")
+    report(Progress("install", 0, None, f"setting up {name}"))
+    started = time.monotonic()
+    environment = build_environment(
+        engine.requirements, progress=lambda line: report(Progress("install", 0, None, line))
+    )
+    took_s = time.monotonic() - started
+    report(Progress("install", 1, 1, f"{name} {environment.version} in {took_s:.0f} s"))
+    return environment
+
+
+def pull_files(plan: Plan, report: Report) -> store.FileSet:
+    """Return the plan's files, fetched and verified; at once where all of them were."""
+    if plan.found_files.is_complete:
+        return plan.found_files
+    return store.pull(plan.spec, plan.source, plan.quantization, offline=plan.offline, progress=report)
+
+
+def _start(plan: Plan, python: str, path: Path) -> Instance:
+    engine = find_engine(plan.engine)
+    assert engine is not None
+    address = new_address()
+    settings = _with_path(plan.settings, path)
+    process = EngineProcess.start(
+        engine,
+        engine.command(python, settings, address),
+        address=address,
+        log_path=_new_log(plan.name),
+    )
+    target = Target(
+        name=plan.name,
+        engine=plan.engine,
+        wire=engine.wire,
+        context_length=plan.context_length,
+        defaults=plan.model.generation,
+    )
+    return Instance(plan, process, target)
+
+
+def _with_path(settings: Settings, path: Path) -> Settings:
+    from dataclasses import replace
+
+    return settings if settings.model_path == path else replace(settings, model_path=path)
+
+
+def _wait(instance: Instance, report: Report, *, is_probed: bool) -> None:
+    report(Progress("load", 0, None, f"loading {instance.plan.name}"))
+    instance.process.wait_ready(READY_WITHIN_S, lambda line: report(Progress("load", 0, None, line)))
+    if is_probed:
+        _probe(instance)
+    report(Progress("load", 1, 1, "ready"))
+
+
+def _probe(instance: Instance) -> None:
+    """Generate one token: a health endpoint alone does not show that the model runs."""
+    from engines.session import Session
+
+    try:
+        Session(instance.process.address, instance.target).generate("Hello", max_tokens=1)
+    except LaunchError:
+        if not instance.process.is_alive():
+            raise instance.process.failure() from None
+        raise
+
+
+def _new_log(name: str) -> Path:
+    """Return a log file's path, and forget the oldest logs."""
+    folder = cache_folder() / "logs"
+    if folder.is_dir():
+        for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)[: -LOGS_KEPT + 1]:
+            old.unlink(missing_ok=True)
+    return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}.log"

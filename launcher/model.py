@@ -1,0 +1,203 @@
+"""The handles that `launch` and `alaunch` return."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
+
+from engines.generation import Messages, Reply, Result, Sampling
+from engines.session import AsyncSession, AsyncStream, Session, Stream
+from launcher.instance import Instance
+from launcher.plan import Plan
+from registry.errors import LaunchError
+
+if TYPE_CHECKING:
+    from launcher.gateway import GatewayThread
+
+# OpenAI's clients insist on a key; the endpoint on loopback asks for none.
+NO_KEY = "none"
+
+
+class _Handle:
+    """What both handles share: the instance, which ends with `close`, with the handle, or with the program."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._gateway: GatewayThread | None = None
+        self._gateway_lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, instance.stop)
+
+    @property
+    def plan(self) -> Plan:
+        return self._instance.plan
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def context_length(self) -> int:
+        """The tokens that each request may use, prompt and answer together."""
+        return self.plan.context_length
+
+    @property
+    def base_url(self) -> str:
+        """The address of an OpenAI-compatible endpoint for this model on loopback, started when it is asked for."""
+        with self._gateway_lock:
+            if self._gateway is None:
+                from launcher.gateway import GatewayThread
+                from launcher.serving import served_by
+
+                self._gateway = GatewayThread(served_by(self._instance))
+                weakref.finalize(self, self._gateway.stop)
+            return self._gateway.url
+
+    @property
+    def api_key(self) -> str:
+        """What to give clients that insist on a key."""
+        return NO_KEY
+
+    def _stop(self) -> None:
+        with self._gateway_lock:
+            gateway, self._gateway = self._gateway, None
+        if gateway is not None:
+            gateway.stop()
+        self._finalizer()
+
+    def __repr__(self) -> str:
+        state = "running" if self._finalizer.alive else "closed"
+        return f"<{type(self).__name__} {self.name} on {self.plan.engine}, {state}>"
+
+
+class Model(_Handle):
+    """A running model. Thread-safe; `close` it, or use it in `with`."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__(instance)
+        self._session = Session(instance.process.address, instance.target)
+
+    def generate(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Result:
+        """Return what follows `prompt`, taken as given: no template."""
+        return self._session.generate(prompt, **sampling)
+
+    def generate_stream(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Stream[Result]:
+        """Return the same as a stream; leaving `with` stops the generation."""
+        return self._session.generate_stream(prompt, **sampling)
+
+    def chat(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Reply:
+        """Return the answer to a conversation, through the model's template; a str is one user message."""
+        return self._session.chat(messages, **sampling)
+
+    def chat_stream(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Stream[Reply]:
+        """Return the same as a stream; leaving `with` stops the generation."""
+        return self._session.chat_stream(messages, **sampling)
+
+    @overload
+    def chat_batch(
+        self, conversations: Sequence[Messages], /, *, return_errors: Literal[False] = ..., **sampling: Unpack[Sampling]
+    ) -> list[Reply]: ...
+    @overload
+    def chat_batch(
+        self, conversations: Sequence[Messages], /, *, return_errors: Literal[True], **sampling: Unpack[Sampling]
+    ) -> list[Reply | LaunchError]: ...
+    def chat_batch(
+        self, conversations: Sequence[Messages], /, *, return_errors: bool = False, **sampling: Unpack[Sampling]
+    ) -> Sequence[Reply | LaunchError]:
+        """Return the answers in the conversations' order, as many at once as the engine has slots.
+
+        With `return_errors` a conversation that failed has its error in its place; else the first one is raised.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        def answer(messages: Messages) -> Reply | LaunchError:
+            try:
+                return self.chat(messages, **sampling)
+            except LaunchError as error:
+                if not return_errors:
+                    raise
+                return error
+
+        with ThreadPoolExecutor(self.plan.concurrency) as pool:
+            futures = [pool.submit(answer, messages) for messages in conversations]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def count_tokens(self, messages: Messages, /) -> int:
+        """Return the tokens that `messages` are as a prompt, the template's own among them."""
+        return self._session.count_tokens(messages)
+
+    def close(self) -> None:
+        """End the engine; a second call does nothing."""
+        self._session.close()
+        self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class AsyncModel(_Handle):
+    """A running model for asyncio, with the same methods as `Model`."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__(instance)
+        self._session = AsyncSession(instance.process.address, instance.target)
+
+    async def generate(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Result:
+        """Return what follows `prompt`, taken as given: no template."""
+        return await self._session.generate(prompt, **sampling)
+
+    def generate_stream(self, prompt: str, /, **sampling: Unpack[Sampling]) -> AsyncStream[Result]:
+        """Return the same as a stream; leaving `async with` stops the generation."""
+        return self._session.generate_stream(prompt, **sampling)
+
+    async def chat(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Reply:
+        """Return the answer to a conversation, through the model's template; a str is one user message."""
+        return await self._session.chat(messages, **sampling)
+
+    def chat_stream(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> AsyncStream[Reply]:
+        """Return the same as a stream; leaving `async with` stops the generation."""
+        return self._session.chat_stream(messages, **sampling)
+
+    async def chat_batch(
+        self, conversations: Sequence[Messages], /, *, return_errors: bool = False, **sampling: Unpack[Sampling]
+    ) -> Sequence[Reply | LaunchError]:
+        """Return the answers in the conversations' order, as many at once as the engine has slots."""
+        import asyncio
+
+        slots = asyncio.Semaphore(self.plan.concurrency)
+
+        async def answer(messages: Messages) -> Reply | LaunchError:
+            async with slots:
+                try:
+                    return await self.chat(messages, **sampling)
+                except LaunchError as error:
+                    if not return_errors:
+                        raise
+                    return error
+
+        tasks = [asyncio.ensure_future(answer(messages)) for messages in conversations]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+
+    async def count_tokens(self, messages: Messages, /) -> int:
+        """Return the tokens that `messages` are as a prompt, the template's own among them."""
+        return await self._session.count_tokens(messages)
+
+    async def close(self) -> None:
+        """End the engine; a second call does nothing."""
+        import asyncio
+
+        await self._session.close()
+        await asyncio.to_thread(self._stop)

@@ -1,0 +1,207 @@
+"""The only place that prints: answers and data on stdout, all else on stderr; for people, or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from launcher.plan import JSON_SCHEMA
+from registry.errors import LaunchError
+from registry.progress import Progress
+
+if TYPE_CHECKING:
+    from launcher.progress_display import ProgressDisplay
+
+# What takes less than this shows no progress; where there is no terminal, this is between two lines.
+DISPLAY_AFTER_S = 0.5
+LINE_EVERY_S = 10.0
+
+
+class Output:
+    """Prints for one command. `as_json`: one object a line on stdout; `quiet`: errors only."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._shown: _Stage | None = None
+
+    # --- stdout: answers and data
+
+    def write(self, text: str) -> None:
+        """Print a piece of an answer as it is."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def data(self, value: object) -> None:
+        """Print a value as JSON."""
+        self.write(json.dumps(value, ensure_ascii=False, indent=None if self.as_json else 2) + "\n")
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Print text that was asked for."""
+        self.write("".join(f"{line}\n" for line in lines))
+
+    def event(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Print an event for programs; people see nothing."""
+        if self.as_json:
+            self.write(json.dumps({"schema": JSON_SCHEMA, "event": name, **facts}, ensure_ascii=False) + "\n")
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], records: Sequence[object]) -> None:
+        """Print a list: one JSON array, a table on a terminal, or lines of tab-separated values in a pipe."""
+        if self.as_json:
+            self.data(records)
+        elif is_terminal(sys.stdout):
+            _print_table(headings, rows)
+        else:
+            self.lines(["\t".join(row) for row in rows])
+
+    # --- stderr: what happens
+
+    def say(self, text: str) -> None:
+        """Print a line for people."""
+        if not self.quiet and not self.as_json:
+            self.end_progress()
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning, which programs get as an event."""
+        self.event("warning", {"message": text})
+        self.say(f"{_coloured('warning:', '33')} {text}")
+
+    def error(self, error: LaunchError) -> None:
+        """Print an error: its cause, its facts, then what to do about it."""
+        self.end_progress()
+        if self.as_json:
+            self.event("error", describe_error(error))
+            return
+        detail = "".join(f"  {line}\n" for line in error.details)
+        hint = f"\n{_coloured('hint:', '36')} {error.hint}\n" if error.hint else ""
+        print(f"{_coloured('error:', '1;31')} {error.message}\n{detail}{hint}", end="", file=sys.stderr, flush=True)
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far a stage is, once it has taken a while."""
+        if self._shown is None or self._shown.name != progress.stage:
+            self.end_progress()
+            self._shown = _Stage(progress.stage, self)
+        self._shown.update(progress)
+
+    def progress_and_log(self, progress: Progress) -> None:
+        """Show every line that an engine or its set-up says."""
+        if progress.total is None and progress.stage in ("install", "load"):
+            self.say(f"  {progress.text}")
+        else:
+            self.progress(progress)
+
+    def end_progress(self) -> None:
+        """Take the progress off the screen."""
+        if self._shown is not None:
+            self._shown.end()
+            self._shown = None
+
+
+class _Stage:
+    """One stage of long work, shown as suits the reader: a bar, lines now and then, or JSON events."""
+
+    def __init__(self, name: str, output: Output) -> None:
+        self.name = name
+        self._output = output
+        self._display: ProgressDisplay | None = None
+        self._latest: Progress | None = None
+        self._lock = threading.Lock()
+        self._next_line_at = 0.0
+        self._timer = threading.Timer(DISPLAY_AFTER_S, self._show)
+        self._timer.daemon = True
+        if not output.quiet and not output.as_json and is_terminal(sys.stderr):
+            self._timer.start()
+
+    def update(self, progress: Progress) -> None:
+        with self._lock:
+            self._latest = progress
+            if self._display is not None:
+                self._display.update(progress)
+            elif (not self._output.quiet and not is_terminal(sys.stderr)) or self._output.as_json:
+                self._line(progress)
+
+    def _line(self, progress: Progress) -> None:
+        """Tell where there is no terminal: the first time, the last time, and now and then between."""
+        is_last = progress.total is not None and progress.done >= progress.total
+        now = time.monotonic()
+        if not is_last and now < self._next_line_at:
+            return
+        self._next_line_at = now + (1.0 if self._output.as_json else LINE_EVERY_S)
+        if self._output.as_json:
+            facts = {"done": progress.done, "total": progress.total, "text": progress.text}
+            self._output.event(progress.stage, facts)
+        elif self.name != "load":
+            print(f"{progress.stage}: {describe_progress(progress)}", file=sys.stderr, flush=True)
+
+    def _show(self) -> None:
+        from launcher.progress_display import ProgressDisplay
+
+        with self._lock:
+            if self._latest is not None:
+                self._display = ProgressDisplay()
+                self._display.update(self._latest)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._latest = None
+            if self._display is not None:
+                self._display.close()
+
+
+def describe_progress(progress: Progress) -> str:
+    """Return a stage's state as text: `2.7 of 4.4 GB  file.gguf`."""
+    if progress.stage in ("download", "verify") and progress.total:
+        return f"{format_bytes(progress.done)} of {format_bytes(progress.total)}  {progress.text}".rstrip()
+    return progress.text
+
+
+def describe_error(error: LaunchError) -> dict[str, Any]:
+    """Return an error as plain data."""
+    return {
+        "kind": error.kind,
+        "message": error.message,
+        "hint": error.hint,
+        "permanent": error.permanent,
+        "details": list(error.details),
+        "facts": json.loads(json.dumps(error.facts(), default=str)),
+    }
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Return a size as people read it, in decimal units: `4.37 GB`, `98 MB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            value = size_bytes / factor
+            return f"{value:.2f} {unit}" if unit == "GB" else f"{value:.0f} {unit}"
+    return f"{size_bytes:.0f} bytes"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    return stream.isatty()
+
+
+def _coloured(text: str, code: str) -> str:
+    if not is_terminal(sys.stderr) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\033[{code}m{text}\033[0m"
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)

@@ -1,0 +1,248 @@
+"""Makes a plan: asks resolution for the choice, the disk for files and environments, and puts the command together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from engines.base import Address, Engine, Requirements, Settings
+from engines.environment import Environment, find_environment, lock_bytes, managed_folder
+from engines.index import CAPABILITIES, find_engine
+from engines.llama_cpp import default_threads
+from engines.machine import read_machine
+from launcher.plan import EnvironmentPlan, File, Plan
+from registry import spec as words
+from registry import store
+from registry.catalogue import Catalogue, Found, read_catalogue
+from registry.errors import EngineNotInstalledError, ResolutionError
+from registry.local_model import is_path, read_local_model
+from registry.resolution import resolve
+
+DEFAULT_CONTEXT_LENGTH = 8192
+DEFAULT_CONCURRENCY = 4
+# The command runs in the folder of its socket, so that the plan can name it before there is one.
+_SOCKET = Path("e.sock")
+
+
+class Request(TypedDict, total=False):
+    """What may be asked for besides the name: the command line's words."""
+
+    model_format: str
+    quantization: str
+    engine: str
+    size_in_billions: float | str
+    hub: str
+    revision: str
+    context_length: int | Literal["max"]
+    concurrency: int
+    threads: int
+    engine_args: Mapping[str, object] | Sequence[str]
+    environment: str
+    registry: Path | Sequence[Path]
+    offline: bool
+    install: bool
+
+
+def make_plan(model: str, request: Request) -> Plan:
+    """Return what a launch of `model` would do, from what the disk tells."""
+    check_words(request)
+    found = find_model(model, read_layers(request.get("registry", ())))
+    machine = read_machine()
+    resolution = resolve(
+        _wanted(model, found, request),
+        found.model,
+        capabilities=CAPABILITIES,
+        machine=machine,
+        installed=installed_engines(request.get("environment", "auto")),
+    )
+    return _plan(resolution, machine, request)
+
+
+def check_words(request: Request) -> None:
+    """Raise TypeError for a word that there is not, naming the near one."""
+    for word in request:
+        if word not in Request.__annotations__:
+            from engines.generation import near_name
+
+            near = near_name(word, Request.__annotations__)
+            raise TypeError(f"there is no `{word}`" + (f"; did you mean `{near}`?" if near else ""))
+
+
+def read_layers(registry: Path | Sequence[Path]) -> Catalogue:
+    """Return the catalogue with the layers asked for."""
+    return read_catalogue((Path(registry),) if isinstance(registry, str | Path) else registry)
+
+
+def find_model(name: str, catalogue: Catalogue) -> Found:
+    """Return the entry that a name or a path means."""
+    return Found(read_local_model(name)) if is_path(name) else catalogue.find(name)
+
+
+def installed_engines(choice: str = "auto") -> frozenset[str]:
+    """Return the engines that run without a set-up first."""
+    return frozenset(
+        engine.name
+        for engine in map(find_engine, (capability.engine for capability in CAPABILITIES))
+        if engine is not None and (engine.requirements is None or _find_environment(engine, choice) is not None)
+    )
+
+
+def capability_of(name: str) -> words.Capability:
+    """Return what an engine, by its own name, can run."""
+    return next(each for each in CAPABILITIES if each.engine == name)
+
+
+def _wanted(name: str, found: Found, request: Request) -> words.Request:
+    size = request.get("size_in_billions")
+    return words.Request(
+        name=name,
+        model_format=request.get("model_format") or found.model_format,
+        quantization=request.get("quantization") or found.quantization,
+        engine=request.get("engine"),
+        size_in_billions=_read_size(size) if isinstance(size, str) else size,
+        hub=request.get("hub") or found.hub,
+        revision=request.get("revision"),
+    )
+
+
+def _read_size(text: str) -> float:
+    try:
+        return words.parse_size(text)
+    except ValueError as error:
+        raise ResolutionError(str(error), hint="--size-in-billions 7, 0.5 or 0_5") from error
+
+
+def _find_environment(engine: Engine, choice: str) -> Environment | None:
+    return None if engine.requirements is None else find_environment(engine.requirements, choice=choice)
+
+
+def _plan(resolution: words.Resolution, machine: words.Machine, request: Request) -> Plan:
+    engine = find_engine(resolution.engine)
+    capability = capability_of(resolution.engine)
+    files = store.find(resolution.spec, resolution.source, resolution.quantization)
+    planned = [_file(each, resolution.source) for each in files.files]
+    settings = _settings(resolution, machine, files.path, request)
+    environment = _environment(engine, request)
+    return Plan(
+        resolution=resolution,
+        settings=settings,
+        requirements=engine.requirements if engine else None,
+        found_files=files,
+        files=tuple(planned) if capability.needs_weights else (),
+        download_bytes=_download_bytes(planned, files) if capability.needs_weights else 0,
+        environment=environment,
+        command=_command(engine, environment, settings),
+        device=_device(machine, settings),
+        warnings=(*resolution.warnings, *_device_warnings(machine, capability)),
+        needs_weights=capability.needs_weights,
+        offline=request.get("offline", False),
+        may_install=request.get("install", True) and not request.get("offline", False),
+    )
+
+
+def _file(stored: store.StoredFile, source: words.Source) -> File:
+    """Return a file with the size that is enforced, or else the one that was computed."""
+    pinned = source.files.get(stored.path, words.PinnedFile())
+    size_bytes = stored.size_bytes if stored.size_bytes is not None else pinned.size_bytes
+    return File(stored.path, size_bytes, stored.sha256, cached=stored.location is not None)
+
+
+def _download_bytes(planned: Sequence[File], files: store.FileSet) -> int | None:
+    """Return what is still to come, counting computed sizes where nobody vouches for better ones."""
+    if files.download_bytes is not None or not files.is_known:
+        return files.download_bytes
+    sizes = [file.size_bytes for file in planned if not file.cached]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def _command(engine: Engine | None, environment: EnvironmentPlan, settings: Settings) -> tuple[str, ...]:
+    """Return the engine's command, which runs in the folder of its socket."""
+    if engine is None:
+        return ()
+    return engine.command(environment.python, settings, Address("http://localhost", _SOCKET))
+
+
+def _environment(engine: Engine | None, request: Request) -> EnvironmentPlan:
+    if engine is None:
+        return EnvironmentPlan("none", "", "", is_installed=False, install_bytes=None)
+    if engine.requirements is None:
+        return EnvironmentPlan("launcher", sys.executable, "", is_installed=True, install_bytes=0)
+    choice = request.get("environment", "auto")
+    if found := _find_environment(engine, choice):
+        return EnvironmentPlan(found.origin, found.python, found.version, is_installed=True, install_bytes=0)
+    if choice not in ("auto", "managed"):
+        raise _not_in_environment(engine.name, engine.requirements, choice)
+    python = managed_folder(engine.requirements) / "bin" / "python"
+    size = lock_bytes(engine.requirements)
+    return EnvironmentPlan("managed", str(python), "", is_installed=False, install_bytes=size)
+
+
+def _not_in_environment(name: str, requirements: Requirements, choice: str) -> EngineNotInstalledError:
+    return EngineNotInstalledError(
+        f"`{name}` is not installed in the environment `{choice}`",
+        details=(f"wanted: `{requirements.distribution}{requirements.versions}`",),
+        hint=f"launch engines install {name}",
+    )
+
+
+def _settings(resolution: words.Resolution, machine: words.Machine, path: Path, request: Request) -> Settings:
+    threads, batch_threads = default_threads(machine)
+    asked = request.get("threads")
+    return Settings(
+        name=resolution.model.name,
+        model_path=path,
+        context_length=_context_length(resolution, request.get("context_length")),
+        slots=_at_least_one("concurrency", request.get("concurrency", DEFAULT_CONCURRENCY)),
+        threads=threads if asked is None else _at_least_one("threads", asked),
+        batch_threads=batch_threads if asked is None else asked,
+        arguments=_engine_arguments(request.get("engine_args", ())),
+    )
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ResolutionError(f"`{name}` must be a whole number of at least 1, not `{value!r}`")
+    return value
+
+
+def _context_length(resolution: words.Resolution, asked: int | str | None) -> int:
+    """Return the tokens promised to each request: as asked, at most the model's own."""
+    own = resolution.model.context_of(resolution.spec)
+    if asked is None:
+        return min(own or DEFAULT_CONTEXT_LENGTH, DEFAULT_CONTEXT_LENGTH)
+    if asked == "max":
+        return own or DEFAULT_CONTEXT_LENGTH
+    if isinstance(asked, str):
+        raise ResolutionError(f"`context_length` must be a whole number or `max`, not `{asked}`")
+    if own is not None and _at_least_one("context_length", asked) > own:
+        raise ResolutionError(
+            f"`{resolution.model.name}` has a context of {own:,} tokens, not {asked:,}", hint="--context-length max"
+        )
+    return _at_least_one("context_length", asked)
+
+
+def _engine_arguments(arguments: Mapping[str, object] | Sequence[str]) -> tuple[str, ...]:
+    """Return the engine's own options as words of its command line; `{"mlock": True}` is `--mlock`."""
+    if not isinstance(arguments, Mapping):
+        return tuple(arguments)
+    given: list[str] = []
+    for name, value in arguments.items():
+        option = f"--{name.lstrip('-').replace('_', '-')}"
+        if value is True:
+            given.append(option)
+        elif value is not None and value is not False:
+            given += [option, str(value)]
+    return tuple(given)
+
+
+def _device(machine: words.Machine, settings: Settings) -> str:
+    if machine.accelerator == "metal":
+        return "Apple GPU"
+    return f"CPU, {settings.threads} of {machine.cores} threads"
+
+
+def _device_warnings(machine: words.Machine, capability: words.Capability) -> Iterator[str]:
+    if machine.gpus and capability.needs_weights and capability.launchable:
+        yield f"the GPU {machine.gpus[0].name} stays unused: this version runs `{capability.engine}` on the CPU"

@@ -1,0 +1,62 @@
+"""The endpoint in front of one instance, in the foreground until it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from launcher.instance import Instance
+from launcher.output import Output
+from registry.errors import PortInUseError
+
+if TYPE_CHECKING:
+    from launcher.gateway import Served
+
+HOST = "127.0.0.1"
+
+
+def check_port(port: int) -> None:
+    """Raise PortInUseError if nobody could listen there now: better before a download than after it."""
+    import socket
+
+    if not 0 <= port <= 65535:
+        raise PortInUseError(f"There is no port {port}", host=HOST, port=port, hint="--port 8000")
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        raise PortInUseError(
+            f"Port {port} of {HOST} cannot be used: {error.strerror}", host=HOST, port=port, hint="--port 0"
+        ) from error
+
+
+def served_by(instance: Instance) -> Served:
+    """Return what the gateway needs to know of an instance: it answers to name, aliases and repo ids."""
+    from launcher.gateway import Served
+
+    model = instance.plan.model
+    repos = (source.repo_for(instance.plan.quantization) for spec in model.specs for source in spec.sources)
+    names = tuple(dict.fromkeys((model.name, *model.aliases, *repos)))
+    return Served(names=names, address=instance.process.address, target=instance.target)
+
+
+def serve(instance: Instance, output: Output, port: int) -> None:
+    """Answer until Ctrl-C or TERM; raises LoadError's kin if the engine ends, KeyboardInterrupt for Ctrl-C."""
+    from launcher.gateway import run_gateway
+
+    def tell(url: str) -> None:
+        plan = instance.plan
+        output.event("ready", {"url": url, "pid": os.getpid(), "name": plan.name})
+        output.say(
+            f"ready   {url}   context {plan.context_length:,} for each of {plan.concurrency}   device {plan.device}"
+        )
+        output.say(f'Ctrl-C stops · try: curl {url}/chat/completions -H "Content-Type: application/json" \\')
+        output.say(f"""  -d '{{"model": "{plan.name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""")
+
+    came = run_gateway(served_by(instance), HOST, port, on_ready=tell, is_alive=instance.process.is_alive)
+    if came is None:
+        raise instance.process.failure()
+    if came == signal.SIGINT:
+        print(file=sys.stderr)  # noqa: T201 - after the terminal's ^C
+        raise KeyboardInterrupt

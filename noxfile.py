@@ -1,0 +1,111 @@
+"""The project's checks: `nox -l` lists them, `nox` runs the quick ones; CONTRIBUTING says when to use which."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import subprocess
+import sys
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+
+# Newer ones format and judge differently, so each is moved on purpose.
+RUFF = "ruff~=0.17.6"
+MYPY = "mypy~=2.4.1"
+
+UV_VARIABLES = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS"}
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the quick tests: no real engine, no network."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Run the tests that start real engines and reach the package index."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "-m", "engine or index", *session.posargs, env=index_variables())
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    install(session, RUFF)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of packages, tests, benchmarks, docs and this file."""
+    install(session, MYPY, "nox", "types-PyYAML", "-e", ".[test]")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    install(session, "-e", ".[docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def startup(session: nox.Session) -> None:
+    """Check what start-up imports, then measure how long `launch --help` and `launch list` take."""
+    install(session, ".[test]", compiled=True)
+    session.run("pytest", "tests/test_startup.py")
+    session.run("python", "benchmarks/startup.py", *session.posargs)
+
+
+@nox.session
+def size(session: nox.Session) -> None:
+    """Measure the base install as shipped: by uv, without byte code."""
+    install(session, "uv")
+    folder = os.path.join(session.create_tmp(), "installed")
+    session.run("uv", "pip", "install", "--quiet", "--reinstall", "--target", folder, ".", env=index_variables())
+    session.run("python", "benchmarks/size.py", folder, *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure first token and tokens per second against a bare script of the engine, in pairs."""
+    install(session, ".", compiled=True)
+    session.run("python", "benchmarks/first_token.py", *session.posargs, env=index_variables())
+
+
+def install(session: nox.Session, *arguments: str, compiled: bool = False) -> None:
+    """Install into the session's environment; uv compiles to byte code only when told to, pip always does."""
+    variables = index_variables()
+    if compiled:
+        variables["UV_COMPILE_BYTECODE"] = "1"
+        arguments = ("--reinstall-package=model-launcher", *arguments) if session.venv_backend == "uv" else arguments
+    session.install(*arguments, env=variables)
+
+
+def index_variables() -> dict[str, str]:
+    """Return pip's index settings in uv's words: uv reads neither PIP_* variables nor pip.conf."""
+    return {name: value for name, value in pip_settings().items() if name not in os.environ}
+
+
+@functools.cache
+def pip_settings() -> dict[str, str]:
+    """Return what `pip config list` says of indexes, as uv's variables; later lines win, the environment's are last."""
+    pip = [sys.executable, "-m", "pip", "config", "list"]
+    found = {}
+    for line in subprocess.run(pip, capture_output=True, text=True, check=False).stdout.splitlines():
+        key, _, value = line.partition("=")
+        name = UV_VARIABLES.get(key.rpartition(".")[2])
+        if name is not None:
+            found[name] = (" " if name == "UV_INDEX" else ",").join(ast.literal_eval(value).split())
+    if "UV_INDEX" in found:
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does: uv alone never looks past an extra index
+    return found

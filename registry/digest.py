@@ -1,0 +1,72 @@
+"""Checksums of files, and the record of which files were found right."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from registry.cache import cache_folder, read_json, write_json
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The checksum of a file's bytes; `git-sha1` is Git's own, which counts the length in."""
+
+    kind: Literal["sha256", "git-sha1"]
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+    def hasher(self, size_bytes: int) -> _Hash:
+        """Return a hash object for a file of `size_bytes`, to be fed with its bytes."""
+        if self.kind == "sha256":
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+
+    def of_same_kind(self, value: str) -> Self:
+        return type(self)(self.kind, value)
+
+
+def digest_of(path: Path, like: Digest, report: Callable[[int], None] | None = None) -> Digest:
+    """Return the digest of a file, of the same kind as `like`; `report` is told the bytes read so far."""
+    hasher = like.hasher(path.stat().st_size)
+    done = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            hasher.update(block)
+            done += len(block)
+            if report is not None:
+                report(done)
+    return like.of_same_kind(hasher.hexdigest())
+
+
+def is_recorded(path: Path, digest: Digest) -> bool:
+    """Return whether the file was found to have `digest` before, and has not changed since; reads no weights."""
+    record = read_json(_record_path(path))
+    return record is not None and record == _facts(path, digest)
+
+
+def record(path: Path, digest: Digest) -> None:
+    """Remember that the file has `digest`, until its size or time of change differ."""
+    write_json(_record_path(path), _facts(path, digest))
+
+
+def _facts(path: Path, digest: Digest) -> dict[str, object]:
+    real = path.resolve()
+    stat = real.stat()
+    return {"path": str(real), "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "digest": str(digest)}
+
+
+def _record_path(path: Path) -> Path:
+    # Keyed by the real file: one blob stands behind the same file of many snapshots.
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    return cache_folder() / "verified" / f"{name}.json"

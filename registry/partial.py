@@ -1,0 +1,128 @@
+"""A file that is still arriving: its bytes, and a journal of which of them are there, which a killed process leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from registry.digest import Digest
+
+Range = tuple[int, int]  # first byte, byte after the last
+
+
+class Partial:
+    """The bytes of `target` that have come so far, beside it as `<target>.partial` and `<target>.journal`.
+
+    The journal is written after the bytes that it tells of, and only appended to, so that what it says is there is
+    there whenever the process ends. It names size and digest: a journal of another file is thrown away.
+    """
+
+    def __init__(self, target: Path, size_bytes: int, digest: Digest | None) -> None:
+        self.target = target
+        self.size_bytes = size_bytes
+        self.path = target.with_name(f"{target.name}.partial")
+        self._journal_path = target.with_name(f"{target.name}.journal")
+        self._head = {"size_bytes": size_bytes, "digest": str(digest)}
+        self._lock = threading.Lock()
+        self._file = self._journal = -1
+        self._ranges = self._read_journal()
+        self._open()
+
+    @property
+    def done_bytes(self) -> int:
+        with self._lock:
+            return sum(end - start for start, end in self._ranges)
+
+    @property
+    def prefix_bytes(self) -> int:
+        """How many bytes are there without a gap from the start."""
+        with self._lock:
+            return self._ranges[0][1] if self._ranges and self._ranges[0][0] == 0 else 0
+
+    def missing(self) -> Iterator[Range]:
+        position = 0
+        for start, end in (*self._ranges, (self.size_bytes, self.size_bytes)):
+            if position < start:
+                yield position, start
+            position = end
+
+    def write(self, position: int, data: bytes) -> None:
+        """Store bytes that arrived, from any thread."""
+        # Under the lock, so that nobody closes the file between the look at its descriptor and the write.
+        with self._lock:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._file, data[written:], position + written)
+            os.write(self._journal, b"%d %d\n" % (position, position + len(data)))
+            self._ranges = merge([*self._ranges, (position, position + len(data))])
+
+    def restart(self) -> None:
+        """Forget every byte."""
+        self.close()
+        self._journal_path.unlink(missing_ok=True)
+        self._ranges = []
+        self._open()
+
+    def finish(self) -> None:
+        """Put the whole file in its place."""
+        os.fsync(self._file)
+        self.close()
+        self.path.replace(self.target)
+        self._journal_path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove every trace of it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+        self._journal_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            for descriptor in {self._file, self._journal} - {-1}:
+                os.close(descriptor)
+            self._file = self._journal = -1
+
+    def _open(self) -> None:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        if not self._ranges:
+            os.ftruncate(self._file, 0)
+        lines = [json.dumps(self._head), *(f"{start} {end}" for start, end in self._ranges)]
+        fresh = self._journal_path.with_name(f"{self._journal_path.name}.new")
+        fresh.write_text("\n".join(lines) + "\n")
+        fresh.replace(self._journal_path)
+        self._journal = os.open(self._journal_path, os.O_WRONLY | os.O_APPEND)
+
+    def _read_journal(self) -> list[Range]:
+        try:
+            head, *lines = self._journal_path.read_text().splitlines(keepends=True)
+            held = self.path.stat().st_size
+            if json.loads(head) != self._head or held > self.size_bytes:
+                return []
+        except (OSError, ValueError):
+            return []
+        return merge(_parse(lines, held))
+
+
+def _parse(lines: Iterable[str], held_bytes: int) -> Iterator[Range]:
+    for line in lines:
+        numbers = line.split()
+        # The last line may be torn; the file may have lost its end to a crash of the whole machine.
+        if line.endswith("\n") and len(numbers) == 2 and all(number.isdigit() for number in numbers):
+            start, end = int(numbers[0]), int(numbers[1])
+            if start < end <= held_bytes:
+                yield start, end
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """Return the same bytes as the fewest ranges, in order."""
+    merged: list[Range] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged

@@ -1,0 +1,332 @@
+"""Files of a source: which of them are on disk and known to be right, and how the rest comes here.
+
+`find` reads the disk and may stand on a launch's critical path: no network, no hub's library, no hashing of weights.
+`pull` makes what `find` finds complete: lists, selects, checks the pins, fetches, verifies, places, remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.cache import cache_folder
+from registry.digest import Digest, digest_of, is_recorded, record
+from registry.errors import DigestError, OfflineError
+from registry.gguf import check_gguf
+from registry.hubs import Hub, Listing, RemoteFile, open_hub
+from registry.progress import Progress, Report, ignore
+from registry.selection import check_path, select_files
+from registry.spec import PinnedFile, Source, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file that a spec needs. `location` is set if it is here with the right size, and was verified once.
+
+    Where nobody vouches for its bytes, being here is enough.
+    """
+
+    path: str
+    size_bytes: int | None
+    sha256: str | None
+    location: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSet:
+    """The files that an engine needs of a source. Not `is_known`: only the hub can tell which those are.
+
+    `path` is what an engine is given: the file, the first of its parts, or the folder of the snapshot.
+    `download_bytes` is what is still to come, None where sizes are not known; files that are here but were never
+    verified do not count.
+    """
+
+    files: tuple[StoredFile, ...]
+    path: Path
+    is_known: bool
+    download_bytes: int | None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.is_known and all(file.location is not None for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A file to have: as the hub lists it, what must be true of it, where it belongs, and where it may be already."""
+
+    file: RemoteFile
+    size_bytes: int | None
+    digest: Digest | None
+    location: Path
+    kept: tuple[Path, ...]
+
+    def present(self) -> tuple[Path, ...]:
+        """Return the places that hold a file of the right size; of several names of one file, one."""
+        held = {path.resolve(): path for path in reversed((*self.kept, self.location)) if self._has_size(path)}
+        return tuple(reversed(held.values()))
+
+    def _has_size(self, path: Path) -> bool:
+        return path.is_file() and self.size_bytes in (None, path.stat().st_size)
+
+    def verified_location(self, hub: Hub) -> Path | None:
+        """Return where the file belongs if it is there and was found right before; reads no weights."""
+        if not self._has_size(self.location):
+            return None
+        digest = self.digest or hub.vouched(self.location)
+        return self.location if digest is None or is_recorded(self.location, digest) else None
+
+
+def find(spec: Spec, source: Source, quantization: str) -> FileSet:
+    """Return what the disk has of a source; a file that is not GGUF where it should be raises NotGgufError."""
+    hub = open_hub(source.hub)
+    wanted = _wanted_on_disk(hub, spec, source, quantization)
+    if wanted is None:
+        return FileSet((), hub.snapshot(source, quantization), is_known=False, download_bytes=None)
+    locations = [want.verified_location(hub) for want in wanted]
+    return _file_set(hub, source, quantization, wanted, locations)
+
+
+def pull(
+    spec: Spec,
+    source: Source,
+    quantization: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    progress: Report | None = None,
+) -> FileSet:
+    """Return a complete file set, after bringing what is missing of it; `revision` replaces the source's own.
+
+    Files that are here are verified and used, whoever fetched them. A pinned source that is complete needs no network;
+    a branch is asked for, and what the disk has serves where the hub is out of reach.
+    Raises OfflineError naming what is missing, DigestError, NotOnHubError, GatedRepoError, UnsafeFileError,
+    DiskFullError or another DownloadError.
+    """
+    source = source if revision is None else source.at_revision(revision)
+    hub = open_hub(source.hub)
+    tell = progress or ignore
+    is_offline = offline or hub.is_offline()
+    on_disk = _pull_from_disk(hub, spec, source, quantization, tell)
+    if on_disk.is_complete and (is_offline or source.is_pinned):
+        return on_disk
+    if is_offline:
+        raise _missing(hub, source, quantization, on_disk)
+    try:
+        tell(Progress("resolve", 0, None, source.repo_for(quantization)))
+        listing = hub.list_files(source, quantization)
+    except OfflineError:
+        if on_disk.is_complete:
+            return on_disk
+        raise
+    return _pull_from_hub(hub, spec, source, quantization, listing, tell)
+
+
+def _pull_from_disk(hub: Hub, spec: Spec, source: Source, quantization: str, tell: Report) -> FileSet:
+    """Verify what is here, and return it: complete or not."""
+    wanted = _wanted_on_disk(hub, spec, source, quantization)
+    if wanted is None:
+        return FileSet((), hub.snapshot(source, quantization), is_known=False, download_bytes=None)
+    listing = hub.read_listing(source, quantization)
+    locations = [_adopt(hub, listing, want, tell) for want in wanted]
+    return _file_set(hub, source, quantization, wanted, locations)
+
+
+def _pull_from_hub(hub: Hub, spec: Spec, source: Source, quantization: str, listing: Listing, tell: Report) -> FileSet:
+    paths = select_files(spec, source, quantization, [file.path for file in listing.files])
+    _check_pins(hub, source, listing, paths)
+    wanted = _wanted_of(hub, source, quantization, listing, paths)
+    hub.record(listing)
+    locations = [_adopt(hub, listing, want, tell) for want in wanted]
+    missing = [want for want, location in zip(wanted, locations, strict=True) if location is None]
+    brought = dict(zip((want.file.path for want in missing), _bring(hub, listing, missing, tell), strict=True))
+    hub.record_reference(listing)
+    locations = [location or brought[want.file.path] for want, location in zip(wanted, locations, strict=True)]
+    return _file_set(hub, source, quantization, wanted, locations)
+
+
+# --- what is wanted, and what is here --------------------------------------------------------------------------------
+
+
+def _wanted_on_disk(hub: Hub, spec: Spec, source: Source, quantization: str) -> tuple[_Wanted, ...] | None:
+    """Return what is wanted as far as the disk can tell, or None where only the hub knows the files."""
+    listing = hub.read_listing(source, quantization)
+    paths = source.file_names(quantization)
+    for path in paths:
+        check_path(path)
+    if not paths and listing is not None:
+        paths = select_files(spec, source, quantization, [file.path for file in listing.files])
+    if not paths:
+        return None
+    if listing is not None and all(listing.file(path) for path in paths):
+        return _wanted_of(hub, source, quantization, listing, paths)
+    folder = hub.snapshot(source, quantization)
+    return tuple(_want(source, RemoteFile(path, None), folder / path, ()) for path in paths)
+
+
+def _wanted_of(
+    hub: Hub, source: Source, quantization: str, listing: Listing, paths: Sequence[str]
+) -> tuple[_Wanted, ...]:
+    files = {file.path: file for file in listing.files}
+    folder = hub.snapshot(source, quantization)
+    return tuple(_want(source, files[path], folder / path, hub.kept(listing, files[path])) for path in paths)
+
+
+def _want(source: Source, file: RemoteFile, location: Path, kept: tuple[Path, ...]) -> _Wanted:
+    pinned = _pin(source, file.path)
+    digest = file.digest if pinned.sha256 is None else Digest("sha256", pinned.sha256)
+    return _Wanted(file, file.size_bytes if pinned.size_bytes is None else pinned.size_bytes, digest, location, kept)
+
+
+def _pin(source: Source, path: str) -> PinnedFile:
+    pinned = source.files.get(path, PinnedFile())
+    return PinnedFile(sha256=pinned.sha256) if pinned.estimated else pinned
+
+
+def _file_set(
+    hub: Hub, source: Source, quantization: str, wanted: Sequence[_Wanted], locations: Sequence[Path | None]
+) -> FileSet:
+    files = tuple(
+        StoredFile(want.file.path, want.size_bytes, _sha256(want), location)
+        for want, location in zip(wanted, locations, strict=True)
+    )
+    for location in locations:
+        if location is not None and location.suffix == ".gguf":
+            check_gguf(location)
+    sizes = [want.size_bytes for want in wanted if not any(want.present())]
+    download_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
+    folder = hub.snapshot(source, quantization)
+    path = folder / files[0].path if _is_single(files) else folder
+    return FileSet(files, path, is_known=True, download_bytes=download_bytes)
+
+
+def _is_single(files: Sequence[StoredFile]) -> bool:
+    return files[0].path.lower().endswith(".gguf")
+
+
+def _sha256(want: _Wanted) -> str | None:
+    return want.digest.value if want.digest is not None and want.digest.kind == "sha256" else None
+
+
+# --- checks, and bringing what is missing ----------------------------------------------------------------------------
+
+
+def _check_pins(hub: Hub, source: Source, listing: Listing, paths: Sequence[str]) -> None:
+    """Raise DigestError if the hub lists another file than the catalogue pins."""
+    for path in paths:
+        pinned, file = _pin(source, path), listing.file(path)
+        assert file is not None
+        if None not in (pinned.size_bytes, file.size_bytes) and pinned.size_bytes != file.size_bytes:
+            raise _not_pinned(hub, path, f"{pinned.size_bytes} bytes", f"{file.size_bytes} bytes")
+        if None not in (pinned.sha256, file.sha256) and pinned.sha256 != file.sha256:
+            raise _not_pinned(hub, path, f"sha256:{pinned.sha256}", f"sha256:{file.sha256}")
+
+
+def _not_pinned(hub: Hub, path: str, expected: str, actual: str) -> DigestError:
+    return DigestError(
+        f"{hub.title} lists another `{path}` than the catalogue pins",
+        path=path,
+        expected=expected,
+        actual=actual,
+        hint="--revision main (ModelScope: master) takes what the hub has now, with the hub's own checksums",
+    )
+
+
+def _adopt(hub: Hub, listing: Listing | None, want: _Wanted, tell: Report) -> Path | None:
+    """Return where a file is that was here already, once its bytes are known to be right; else None."""
+    for path in want.present():
+        digest = want.digest or hub.vouched(path)
+        if digest is None or is_recorded(path, digest) or _is_right(path, digest, want, tell):
+            return path if listing is None else hub.place(listing, want.file, path)
+    return None
+
+
+def _is_right(path: Path, digest: Digest, want: _Wanted, tell: Report) -> bool:
+    size = path.stat().st_size
+    actual = digest_of(path, digest, lambda done: tell(Progress("verify", done, size, want.file.path)))
+    if actual == digest:
+        record(path, digest)
+    return actual == digest
+
+
+def _bring(hub: Hub, listing: Listing, missing: Sequence[_Wanted], tell: Report) -> Iterator[Path]:
+    """Bring files one after the other, yielding where each is; each alone is fetched over several connections."""
+    if not missing:
+        return
+    from registry.fetcher import check_room
+
+    sizes = [want.size_bytes for want in missing]
+    total = None if None in sizes else sum(size for size in sizes if size is not None)
+    check_room(missing[0].kept[0].parent, (total or 0) - _arrived_bytes(missing))
+    before = 0
+    for want in missing:
+        yield _bring_one(hub, listing, want, _Counter(tell, before, total, want.file.path))
+        before += want.size_bytes or 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Counter:
+    tell: Report
+    before: int
+    total: int | None
+    text: str
+
+    def __call__(self, done: int) -> None:
+        self.tell(Progress("download", self.before + done, self.total, self.text))
+
+
+def _arrived_bytes(missing: Sequence[_Wanted]) -> int:
+    partials = (want.kept[0].with_name(f"{want.kept[0].name}.partial") for want in missing)
+    return sum(path.stat().st_blocks * 512 for path in partials if path.exists())
+
+
+def _bring_one(hub: Hub, listing: Listing, want: _Wanted, counter: _Counter) -> Path:
+    target = want.kept[0]
+    with _locked(target):
+        # While we waited for the lock, another process may have brought it.
+        if (here := _adopt(hub, listing, want, counter.tell)) is not None:
+            return here
+        hub.bring(listing, want.file, target, counter)
+        _check_pinned_bytes(target, want)
+        return hub.place(listing, want.file, target)
+
+
+def _check_pinned_bytes(target: Path, want: _Wanted) -> None:
+    """Remember a file that came; where the catalogue pins more than the hub lists, check that first."""
+    if want.digest is None:
+        return
+    if want.digest != want.file.digest:
+        actual = digest_of(target, want.digest)
+        if actual != want.digest:
+            from registry.fetcher import wrong_digest
+
+            target.unlink()
+            raise wrong_digest(want.file.path, want.digest, actual)
+    record(target, want.digest)
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Keep other processes from bringing the same file."""
+    import hashlib
+
+    from filelock import FileLock
+
+    name = hashlib.sha256(str(target).encode()).hexdigest()[:32]
+    path = cache_folder() / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
+def _missing(hub: Hub, source: Source, quantization: str, on_disk: FileSet) -> OfflineError:
+    repo_id = source.repo_for(quantization)
+    absent = [file for file in on_disk.files if file.location is None]
+    if not on_disk.is_known:
+        message = f"The network is off, and only {hub.title} can tell which files `{repo_id}` has"
+    else:
+        message = f"The network is off, and `{absent[0].path}` of `{repo_id}` is not in the cache"
+    details = [f"`{file.path}`" + (f", {file.size_bytes:,} bytes" if file.size_bytes else "") for file in absent]
+    return OfflineError(message, details=details, hint="pull it once without --offline and without HF_HUB_OFFLINE")

@@ -1,0 +1,195 @@
+"""Environments of engines: found on disk, made once from a lock by uv, listed, removed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from engines.base import Requirements
+from engines.environment import (
+    LOCKS,
+    Environment,
+    build_environment,
+    find_environment,
+    installed_version,
+    is_within,
+    list_environments,
+    lock_bytes,
+    managed_folder,
+    remove_environment,
+)
+from engines.llama_cpp import LlamaCpp
+from registry.errors import EngineNotInstalledError, EnvironmentBuildError
+
+WHEEL = "tiny_engine-1.2-py3-none-any.whl"
+
+
+def write_wheel(folder: Path) -> str:
+    """Write a wheel with one module into `folder`; return its sha256."""
+    folder.mkdir()
+    files = {
+        "tiny_engine.py": b"answer = 42\n",
+        "tiny_engine-1.2.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny-engine\nVersion: 1.2\n",
+        "tiny_engine-1.2.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},sha256={_urlsafe(data)},{len(data)}\n" for name, data in files.items())
+    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+        for name, data in {**files, "tiny_engine-1.2.dist-info/RECORD": record.encode()}.items():
+            wheel.writestr(name, data)
+    return hashlib.sha256((folder / WHEEL).read_bytes()).hexdigest()
+
+
+def _urlsafe(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+def write_lock(path: Path, digest: str) -> Requirements:
+    path.write_text(f"# download-bytes: 321\ntiny-engine==1.2 --hash=sha256:{digest}\n")
+    return Requirements("tiny-engine", "tiny_engine", ">=1,<2", str(path))
+
+
+@pytest.fixture
+def requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Requirements:
+    """Return what an engine needs that the user's pip settings can give: one wheel, by find-links."""
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.delenv("UV_FIND_LINKS", raising=False)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    return write_lock(tmp_path / "tiny.engine.txt", write_wheel(tmp_path / "wheels"))
+
+
+def test_an_environment_is_made_from_its_lock(requirements: Requirements) -> None:
+    assert find_environment(requirements) is None
+    assert lock_bytes(requirements) == 321
+    lines: list[str] = []
+
+    built = build_environment(requirements, progress=lines.append)
+
+    assert (built.origin, built.version, built.folder) == ("managed", "1.2", managed_folder(requirements))
+    assert built.engine == "tiny.engine"
+    assert any("tiny-engine==1.2" in line for line in lines)
+    assert list(Path(built.folder or "").glob("lib/*/site-packages/__pycache__/tiny_engine.*.pyc"))
+    assert find_environment(requirements) == find_environment(requirements, choice="managed") == built
+    assert list_environments() == (built,)
+
+
+def test_processes_that_come_at_once_build_once(requirements: Requirements) -> None:
+    built: list[Environment] = []
+    lines: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: built.append(build_environment(requirements, progress=lines.append)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(built)) == 1
+    assert len(built) == 3
+    assert sum("tiny-engine==1.2" in line for line in lines) == 1
+
+
+def test_an_interrupted_build_is_made_anew(requirements: Requirements) -> None:
+    junk = managed_folder(requirements) / "lib" / "half.py"
+    junk.parent.mkdir(parents=True)
+    junk.touch()
+    assert find_environment(requirements) is None
+    assert list_environments() == ()
+    build_environment(requirements)
+    assert not junk.exists()
+    assert find_environment(requirements) is not None
+
+
+def test_one_whose_python_is_gone_is_made_anew(requirements: Requirements) -> None:
+    python = Path(build_environment(requirements).python)
+    python.unlink()
+    python.symlink_to("/no/such/python")
+    assert find_environment(requirements) is None
+    assert Path(build_environment(requirements).python).exists()
+
+
+def test_another_lock_is_another_environment(requirements: Requirements) -> None:
+    before = managed_folder(requirements)
+    with open(requirements.lock, "a") as lock:
+        lock.write("# newer\n")
+    assert managed_folder(requirements) != before
+    assert managed_folder(requirements).parent == before.parent
+
+
+def test_a_wrong_hash_is_refused(requirements: Requirements) -> None:
+    wrong = write_lock(Path(requirements.lock), "0" * 64)
+    with pytest.raises(EnvironmentBuildError) as caught:
+        build_environment(wrong)
+    assert "hash mismatch" in "\n".join((caught.value.message, *caught.value.details)).lower()
+    assert find_environment(wrong) is None
+    assert list_environments() == ()
+
+
+def test_removing(requirements: Requirements) -> None:
+    folder = build_environment(requirements).folder
+    assert folder is not None
+    assert remove_environment("tiny") == 0
+    assert remove_environment("tiny.engine") == 1
+    assert not folder.exists()
+    assert list_environments() == ()
+    assert remove_environment("tiny.engine") == 0
+
+
+def test_the_current_environment_counts_inside_its_versions() -> None:
+    pytest_here = Requirements("pytest", "pytest", ">=1,<999", "llama.cpp.txt")
+    found = find_environment(pytest_here)
+    assert found == Environment(sys.executable, "current", pytest.__version__)
+    assert find_environment(pytest_here, choice="current") == found
+    assert find_environment(pytest_here, choice="managed") is None
+    assert find_environment(Requirements("pytest", "pytest", "<2", "llama.cpp.txt")) is None
+    assert find_environment(Requirements("pytest", "no_such_module", ">=1", "llama.cpp.txt")) is None
+
+
+def test_an_environment_may_be_named(requirements: Requirements, tmp_path: Path) -> None:
+    folder = build_environment(requirements).folder
+    assert folder is not None
+    for choice in (str(folder), str(folder / "bin" / "python")):
+        found = find_environment(requirements, choice=choice)
+        assert found == Environment(str(folder / "bin" / "python"), choice, "1.2")
+    newer = Requirements("tiny-engine", "tiny_engine", ">=3", requirements.lock)
+    assert find_environment(newer, choice=str(folder)) is None
+    with pytest.raises(EngineNotInstalledError, match="neither a Python nor a virtual environment"):
+        find_environment(requirements, choice=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("version", "specifier", "holds"),
+    [
+        ("2026.10.11549", ">=2026.10,<2027", True),
+        ("2026.10", ">=2026.10,<2027", True),
+        ("2026.9.9", ">=2026.10,<2027", False),
+        ("2027.0.0", ">=2026.10,<2027", False),
+        ("2026.10.0", "==2026.10", True),
+        ("2026.10.1", "==2026.10", False),
+        ("1.2.3+cpu", ">1.2,<=1.2.3", True),
+        ("nonsense", ">=1", False),
+    ],
+)
+def test_versions_are_compared_by_number(version: str, specifier: str, holds: bool) -> None:
+    assert is_within(version, specifier) is holds
+
+
+def test_metadata_folders_are_found_however_the_name_is_spelt(tmp_path: Path) -> None:
+    (tmp_path / "Some.Engine-3.4.dist-info").mkdir()
+    (tmp_path / "some_engine_extras-9.dist-info").mkdir()
+    assert installed_version("some-engine", ["/no/such/folder", tmp_path]) == "3.4"
+
+
+def test_the_lock_of_llama_cpp_is_whole() -> None:
+    requirements = LlamaCpp().requirements
+    lock = LOCKS / requirements.lock
+    pinned = [line for line in lock.read_text().splitlines() if "==" in line and not line.startswith("#")]
+    assert [is_within(line.split("==")[1].split()[0], requirements.versions) for line in pinned] == [True]
+    assert "--hash=sha256:" in lock.read_text()
+    assert "://" not in lock.read_text()
+    assert (lock_bytes(requirements) or 0) > 10_000_000
