@@ -32,7 +32,7 @@ SOCKET_NAME = "e.sock"
 SOCKET_PATH_LIMIT_BYTES = 100
 STOP_GRACE_S = 1.0
 STOP_LIMIT_S = 10.0
-POLL_FIRST_S, POLL_LAST_S = 0.005, 0.1
+POLL_FIRST_S, POLL_LAST_S = 0.008, 0.1
 HEALTH_TIMEOUT_S = 5.0
 EXIT_HINTS = {
     132: "the engine uses instructions that this processor lacks",
@@ -140,13 +140,13 @@ class EngineProcess:
         Raises LoadError, or OutOfMemoryError, where it ends before or needs longer; nothing is left of it then.
         """
         try:
-            self._poll_health(time.monotonic() + timeout_s, timeout_s, on_line or (lambda line: None))
+            self._poll_health(timeout_s, on_line or (lambda line: None))
         except BaseException:
             self.stop()
             raise
 
-    def _poll_health(self, deadline: float, timeout_s: float, on_line: Callable[[str], None]) -> None:
-        pause_s = POLL_FIRST_S
+    def _poll_health(self, timeout_s: float, on_line: Callable[[str], None]) -> None:
+        started = time.monotonic()
         while True:
             is_ready = is_healthy(self.address)
             for line in self._new_lines():
@@ -155,10 +155,10 @@ class EngineProcess:
                 return
             if not self.is_alive():
                 raise self.failure()
-            if time.monotonic() > deadline:
+            waited_s = time.monotonic() - started
+            if waited_s > timeout_s:
                 raise self._error(LoadError, f"`{self.engine.name}` was not ready within {timeout_s:g} s")
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.1, POLL_LAST_S)
+            time.sleep(min(max(POLL_FIRST_S, waited_s / 100), POLL_LAST_S))
 
     def failure(self) -> LoadError:
         """Return why the engine ended, as an error to raise: what its log says, or else its exit code."""

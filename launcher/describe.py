@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from launcher.listing import Inspection
+from launcher.inspection import Inspection
 from launcher.output import format_bytes
 from launcher.plan import Plan
 from registry.spec import Architecture, Model, Resolution, Source, Spec, format_size

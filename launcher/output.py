@@ -23,10 +23,16 @@ LINE_EVERY_S = 10.0
 
 
 class Output:
-    """Prints for one command. `as_json`: one object a line on stdout; `quiet`: errors only."""
+    """Prints for one command. `as_json`: one object a line on stdout; `quiet`: errors only.
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    Without `has_events` programs get answers and errors, and nothing of what goes on before them.
+    """
+
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False, has_events: bool = True
+    ) -> None:
         self.as_json = as_json
+        self.has_events = has_events
         self.quiet = quiet
         self.verbose = verbose
         self._shown: _Stage | None = None
@@ -48,6 +54,11 @@ class Output:
 
     def event(self, name: str, facts: Mapping[str, Any]) -> None:
         """Print an event for programs; people see nothing."""
+        if self.as_json and self.has_events:
+            self.result(name, facts)
+
+    def result(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Print for programs what they came for."""
         if self.as_json:
             self.write(json.dumps({"schema": JSON_SCHEMA, "event": name, **facts}, ensure_ascii=False) + "\n")
 
@@ -77,7 +88,7 @@ class Output:
         """Print an error: its cause, its facts, then what to do about it."""
         self.end_progress()
         if self.as_json:
-            self.event("error", describe_error(error))
+            self.result("error", describe_error(error))
             return
         detail = "".join(f"  {line}\n" for line in error.details)
         hint = f"\n{_coloured('hint:', '36')} {error.hint}\n" if error.hint else ""

@@ -15,7 +15,7 @@ from engines.machine import read_machine
 from launcher.plan import EnvironmentPlan, File, Plan
 from registry import spec as words
 from registry import store
-from registry.catalogue import Catalogue, Found, read_catalogue
+from registry.catalogue import Catalogue, Found, read_layers
 from registry.errors import EngineNotInstalledError, ResolutionError
 from registry.local_model import is_path, read_local_model
 from registry.resolution import resolve
@@ -68,11 +68,6 @@ def check_words(request: Request) -> None:
 
             near = near_name(word, Request.__annotations__)
             raise TypeError(f"there is no `{word}`" + (f"; did you mean `{near}`?" if near else ""))
-
-
-def read_layers(registry: Path | Sequence[Path]) -> Catalogue:
-    """Return the catalogue with the layers asked for."""
-    return read_catalogue((Path(registry),) if isinstance(registry, str | Path) else registry)
 
 
 def find_model(name: str, catalogue: Catalogue) -> Found:

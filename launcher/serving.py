@@ -21,8 +21,6 @@ def check_port(port: int) -> None:
     """Raise PortInUseError if nobody could listen there now: better before a download than after it."""
     import socket
 
-    if not 0 <= port <= 65535:
-        raise PortInUseError(f"There is no port {port}", host=HOST, port=port, hint="--port 8000")
     try:
         socket.create_server((HOST, port)).close()
     except OSError as error:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.cache import cache_folder, write_atomically
 from registry.errors import CatalogueError, UnknownModelError
 from registry.spec import Model
 
 _INDEXES_KEPT = 8
+_NEAR_ENOUGH = 0.7
 _MEANING = tuple(Path(__file__).with_name(name) for name in ("catalogue.py", "schema.py", "spec.py", "yaml_file.py"))
 _BUILT_IN = Path(__file__).parent / "models"
 _SYSTEM = Path("/etc/model-launcher/registry")
@@ -113,15 +114,33 @@ class Catalogue:
         return tuple(m.name for m in self.models if m.family == model.family and m.family and m.name != model.name)
 
     def _unknown(self, name: str) -> UnknownModelError:
-        from difflib import get_close_matches
-
-        known = {
-            key: self.models[entry["model"]].name for key, entry in self._names.items() if ("/" in key) == ("/" in name)
-        }
-        near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-        suggestions = list(dict.fromkeys(known[key] for key in near))
+        suggestions = self._near(name.lower())
         hint = f"did you mean `{suggestions[0]}`?" if suggestions else "launch list"
         return UnknownModelError(f"No model is called `{name}`", name=name, suggestions=suggestions, hint=hint)
+
+    def _near(self, name: str) -> list[str]:
+        """Return up to three models whose name, or its beginning, is nearly what was typed."""
+        from difflib import SequenceMatcher
+
+        def likeness(known: str) -> float:
+            matcher = SequenceMatcher(b=name)
+            return max(_ratio(matcher, known), _ratio(matcher, known[: len(name)]))
+
+        names = {
+            key: self.models[entry["model"]].name for key, entry in self._names.items() if ("/" in key) == ("/" in name)
+        }
+        ranked = sorted(((likeness(key), own) for key, own in names.items()), reverse=True)
+        return list(dict.fromkeys(own for score, own in ranked if score >= _NEAR_ENOUGH))[:3]
+
+
+def _ratio(matcher: SequenceMatcher[str], text: str) -> float:
+    matcher.set_seq1(text)
+    return matcher.ratio()
+
+
+def read_layers(registry: Path | Sequence[Path]) -> Catalogue:
+    """Return the catalogue with one layer, or several, over those that are always there."""
+    return read_catalogue((Path(registry),) if isinstance(registry, str | Path) else registry)
 
 
 def read_catalogue(extra_layers: Sequence[Path] = (), *, environ: Mapping[str, str] = os.environ) -> Catalogue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -57,7 +58,8 @@ def is_recorded(path: Path, digest: Digest) -> bool:
 
 def record(path: Path, digest: Digest) -> None:
     """Remember that the file has `digest`, until its size or time of change differ."""
-    write_json(_record_path(path), _facts(path, digest))
+    with suppress(OSError):  # a cache that cannot be written costs a check each time, nothing more
+        write_json(_record_path(path), _facts(path, digest))
 
 
 def _facts(path: Path, digest: Digest) -> dict[str, object]:

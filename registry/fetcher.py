@@ -213,13 +213,14 @@ class _Transfer:
         import httpx2
 
         failures = 0
-        position = start
+        position = furthest = start
         while position < end and not self._stopped.is_set():
             try:
                 for data in self._read(position, end):
                     self._partial.write(position, data)
                     position += len(data)
-                    failures = 0
+                    if position > furthest:
+                        failures, furthest = 0, position
                     self._tell()
             except (httpx2.TransportError, _TransientError) as error:
                 failures += 1
@@ -298,7 +299,8 @@ def _wrong_size(download: Download, told: str) -> DigestError:
 def _gave_up(download: Download, error: Exception) -> DownloadError:
     import httpx2
 
-    host = httpx2.URL(download.url).host
+    address = error.request.url if isinstance(error, httpx2.RequestError) else httpx2.URL(download.url)
+    host = address.host  # of the last redirect: the hub may answer where its CDN is blocked
     hint = "the same command goes on where it stopped"
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
         return OfflineError(f"`{host}` is out of reach", details=[str(error)], hint=hint)

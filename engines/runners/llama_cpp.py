@@ -9,10 +9,10 @@ is the total of all slots, and is never shared between them. Old prompts take at
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -127,7 +127,7 @@ def _set(params: Any, name: str, value: object) -> None:
 
 def main() -> int:
     given = vars(options().parse_args())
-    if not Path(given["model"]).is_file():
+    if not os.path.isfile(given["model"]):
         print(f"llama.cpp: error: there is no model file `{given['model']}`", file=sys.stderr)
         return 1
     import xllamacpp

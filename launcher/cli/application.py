@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from launcher.cli.commands import ALIASES, COMMANDS, HIDDEN_DEFAULT
 from launcher.cli.options import UsageError, grouped
-
-HIDDEN_DEFAULT = "launch"
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A command: where it is, and the line that stands in the list of commands."""
-
-    module: str
-    text: str
-    is_hidden: bool = False
-
-
-COMMANDS = {
-    HIDDEN_DEFAULT: _Entry("launch", "Resolve, fetch, start and serve one model here.", is_hidden=True),
-    "chat": _Entry("chat", "Talk to a model."),
-    "list": _Entry("list", "List the models of the catalogue."),
-    "inspect": _Entry("inspect", "Show a model's facts, specs, and what runs here."),
-    "pull": _Entry("pull", "Fetch and verify a model's files; start nothing."),
-    "engines": _Entry("engines", "List, install and remove engines."),
-}
-ALIASES = {
-    "run": "chat",
-    "ls": "list",
-    "show": "inspect",
-    "engine": "inspect",
-    "download": "pull",
-    "registrations": "list",
-}
 
 
 class LaunchCommand(TyperCommand):
@@ -95,11 +65,6 @@ class LaunchGroup(TyperGroup):
     def _command_name(self, word: str) -> str | None:
         name = word.replace("_", "-")
         return name if name in COMMANDS else ALIASES.get(name)
-
-
-def near_command(word: str) -> str | None:
-    """Return the command that a word is nearly, or None."""
-    return next(iter(get_close_matches(word.lower(), [name for name in COMMANDS if name != HIDDEN_DEFAULT], n=1)), None)
 
 
 def application() -> Any:

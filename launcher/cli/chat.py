@@ -9,10 +9,9 @@ import typer
 
 from engines.generation import Message, Sampling
 from launcher.cli import prompts
-from launcher.cli.launch import announce, start
 from launcher.cli.options import Ask, How, Name, Network, Printing, UsageError, Which, model_of, request_of
+from launcher.cli.running import announce, plan_of, start
 from launcher.output import Output, is_terminal
-from launcher.planning import make_plan
 from registry.errors import ContextOverflowError, LaunchError
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def command(
         raise UsageError("A conversation is not JSON", hint="launch NAME --prompt TEXT --json")
     request = request_of(which, how, network, engine_args=context.obj)
     request.setdefault("concurrency", 1)
-    plan = make_plan(model_of(name, which), request)
+    plan = plan_of(model_of(name, which), request)
     prompts.check(plan, (), ask)
     announce(plan, output)
     instance = start(plan, output, is_probed=False)

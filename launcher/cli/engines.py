@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from launcher.cli.options import Printing, UsageError, grouped
-from launcher.listing import EngineInfo, engine_named, list_engines
+from launcher.inspection import EngineInfo, engine_named, list_engines
 from launcher.output import format_bytes
 
 HEADINGS = ("ENGINE", "VERSION", "WHERE", "RUNS", "SET-UP")

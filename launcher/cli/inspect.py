@@ -6,7 +6,7 @@ from typing import Any
 
 from launcher import describe
 from launcher.cli.options import Name, Printing, Which, model_of
-from launcher.listing import Inspection, inspect
+from launcher.inspection import Inspection, inspect
 
 
 def command(which: Which, printing: Printing, name: Name = None) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import typer
 
 from launcher.cli.application import application
 from launcher.cli.options import UsageError
-from launcher.output import Output
 from registry.errors import LaunchError
 
 DONE, COULD_NOT, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -48,22 +46,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 could not, 2 wrong usage, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, engine_arguments = _cut(given)
-    output = Output(as_json="--json" in own)
     try:
         return _run(own or ["--help"], engine_arguments)
-    except UsageError as error:
-        output.error(error)
-        return WRONG_USAGE
     except LaunchError as error:
-        output.error(error)
-        return COULD_NOT
+        return _fail(error, as_json="--json" in own)
     except typer.TyperException as error:
-        output.error(_usage_error(error, given))
-        return WRONG_USAGE
+        return _fail(_usage_error(error, given), as_json="--json" in own)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         return _leave_broken_pipe()
+
+
+def _fail(error: LaunchError, *, as_json: bool) -> int:
+    """Print an error and return its exit code."""
+    from launcher.output import Output
+
+    Output(as_json=as_json).error(error)
+    return WRONG_USAGE if isinstance(error, UsageError) else COULD_NOT
 
 
 def _cut(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -97,15 +97,17 @@ def _cure(option: str, possible: Sequence[str], given: Sequence[str]) -> str | N
         value = _value_after(option, given)
         words = f"{name} {value}" if value else name
         return f"`{name}` is an option of {_ENGINE_OPTIONS[name]}: put `-- {words}` at the end"
+    from difflib import get_close_matches
+
     near = get_close_matches(name, possible, n=1) or list(possible[:1])
     return f"did you mean `{near[0]}`?" if near else "launch --help"
 
 
 def _value_after(option: str, given: Sequence[str]) -> str | None:
     for word, following in zip(given, [*given[1:], ""], strict=True):
-        if word == option and following and not following.startswith("-"):
+        if word.replace("_", "-") == option and following and not following.startswith("-"):
             return following
-        if word.startswith(f"{option}="):
+        if word.replace("_", "-").startswith(f"{option}="):
             return word.partition("=")[2]
     return None
 

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
-from engines.generation import Sampling
-from launcher.output import Output
-from launcher.planning import Request
 from registry.errors import LaunchError
+
+if TYPE_CHECKING:
+    from engines.generation import Sampling
+    from launcher.output import Output
+    from launcher.planning import Request
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model's name, alias, repo id, or a path.")]
 
@@ -122,7 +124,7 @@ class Ask:
     def sampling(self) -> Sampling:
         names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
         given = {name: getattr(self, name) for name in names if getattr(self, name) != []}
-        return cast(Sampling, {name: value for name, value in given.items() if value is not None})
+        return cast("Sampling", {name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +135,10 @@ class Printing:
     quiet: Annotated[bool, _option("--quiet", "Print nothing but answers and errors.", "LAUNCH_QUIET")] = False
     verbose: Annotated[bool, _option("-v --verbose", "Print what the engine says, too.", "LAUNCH_VERBOSE")] = False
 
-    def output(self) -> Output:
-        return Output(as_json=self.json, quiet=self.quiet, verbose=self.verbose)
+    def output(self, *, has_events: bool = True) -> Output:
+        from launcher.output import Output
+
+        return Output(as_json=self.json, quiet=self.quiet, verbose=self.verbose, has_events=has_events)
 
 
 class UsageError(LaunchError):
@@ -157,7 +161,7 @@ def model_of(name: str | None, which: Which) -> str:
 
 def request_of(*groups: Which | How | Network, engine_args: tuple[str, ...] = ()) -> Request:
     """Return what several groups of options ask for."""
-    request = Request(engine_args=engine_args)
+    request: Request = {"engine_args": engine_args}
     for group in groups:
         request.update(group.request())
     return request
@@ -202,4 +206,4 @@ def _read_context(text: str | None) -> int | str | None:
 
 
 def _given(**values: Any) -> Request:
-    return cast(Request, {name: value for name, value in values.items() if value is not None})
+    return cast("Request", {name: value for name, value in values.items() if value is not None})

@@ -16,7 +16,7 @@ from launcher.plan import Plan
 from registry.errors import ContextOverflowError
 
 if TYPE_CHECKING:
-    from engines.session import Session, Stream
+    from engines.session import Stream
     from launcher.instance import Instance
 
 
@@ -107,7 +107,7 @@ def print_stream(stream: Stream[Any], output: Output, *, is_last: bool) -> Resul
                 output.write(chunk.text)
     result: Result = stream.result
     if output.as_json:
-        output.event("answer", describe_result(result))
+        output.result("answer", describe_result(result))
     elif not text.endswith("\n") and (not is_last or is_terminal(sys.stdout)):
         output.write("\n")
     return result
@@ -126,8 +126,3 @@ def describe_result(result: Result) -> dict[str, Any]:
         },
         "timings": {name: getattr(result.timings, name) for name in result.timings.__dataclass_fields__},
     }
-
-
-def answer_all_of(session: Session, messages: Sequence[Message], sampling: Sampling, output: Output) -> Result:
-    """Print the answer to a conversation."""
-    return print_stream(session.chat_stream(messages, **sampling), output, is_last=False)

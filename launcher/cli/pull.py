@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from launcher.cli.launch import announce
 from launcher.cli.options import Name, Network, Printing, Which, model_of, request_of
-from launcher.planning import make_plan
+from launcher.cli.running import announce, plan_of
 
 
 def command(which: Which, network: Network, printing: Printing, name: Name = None) -> None:
     from launcher.instance import pull_files
 
     output = printing.output()
-    plan = make_plan(model_of(name, which), request_of(which, network))
+    plan = plan_of(model_of(name, which), request_of(which, network))
     announce(plan, output)
     files = pull_files(plan, output.progress)
     output.end_progress()

@@ -85,8 +85,8 @@ def http_error_response(error: web.HTTPException, what: str) -> web.Response:
 
 
 def error_event(error: LaunchError) -> bytes:
-    """Return our error as the last event of a stream that had begun."""
-    return b"data: " + json.dumps(error_body(error)[1]).encode() + b"\n\n"
+    """Return our error as the last event of a stream that broke off, perhaps inside an event."""
+    return b"\n\ndata: " + json.dumps(error_body(error)[1]).encode() + b"\n\n"
 
 
 def _error(message: str, kind: str, parameter: str | None, code: str | None) -> dict[str, Any]:

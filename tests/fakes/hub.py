@@ -29,7 +29,7 @@ class Fault:
     """What goes wrong when a file's bytes are asked for, the next `times` times (None: always).
 
     `cut` and `stall` happen `after_bytes` of the answer's body; `status` answers with that status instead;
-    `norange` sends the whole file whatever range was asked for.
+    `norange` sends the whole file whatever range was asked for, or its first `after_bytes` where there are any.
     """
 
     kind: Literal["cut", "stall", "status", "norange"]
@@ -343,7 +343,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, file: File, start: int, end: int, fault: Fault | None) -> None:
         stop = end
-        if fault is not None and fault.kind in ("cut", "stall"):
+        if fault is not None and (fault.after_bytes or fault.kind in ("cut", "stall")):
             stop = min(end, start + fault.after_bytes)
         for chunk in file.read(start, stop):
             self.wfile.write(chunk)

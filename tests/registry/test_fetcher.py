@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,12 +44,12 @@ class Served(NamedTuple):
 
 
 @pytest.fixture
-def served(hub: HubServer, tmp_path: Path) -> Iterator[Served]:
+def served(hub: HubServer, tmp_path: Path) -> Served:
     hub.add_repo("org/name", {NAME: CONTENT}, token="secret")
     url = f"{hub.huggingface_url}/org/name/resolve/main/{NAME}"
     digest = Digest("sha256", hashlib.sha256(CONTENT).hexdigest())
     folder = tmp_path / "target"
-    yield Served(hub, Download(NAME, url, folder / NAME, len(CONTENT), digest, {"Authorization": "Bearer secret"}))
+    return Served(hub, Download(NAME, url, folder / NAME, len(CONTENT), digest, {"Authorization": "Bearer secret"}))
 
 
 def test_brings_ranges_over_several_connections(served: Served) -> None:
@@ -126,6 +125,13 @@ def test_a_server_without_ranges_starts_over(served: Served) -> None:
     served.hub.breaks(NAME, Fault("norange", times=None))
     served.fetch()
     assert served.is_right()
+
+
+def test_a_server_without_ranges_that_breaks_off_is_given_up(served: Served) -> None:
+    served.hub.breaks(NAME, Fault("norange", times=None, after_bytes=10_000))
+    with pytest.raises(DownloadError, match="kept breaking off"):
+        served.fetch()
+    assert not served.download.target.exists()
 
 
 def test_a_server_without_ranges_never_appends_to_a_partial(served: Served) -> None:

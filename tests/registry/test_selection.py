@@ -133,7 +133,9 @@ def test_hostile_names_are_refused(path: str) -> None:
         select((*MISTRAL, path))
 
 
-@given(st.text(max_size=40) | st.lists(st.sampled_from(["..", ".", "", "a", "C:", "\\", "\0"]), max_size=6).map("/".join))
+@given(
+    st.text(max_size=40) | st.lists(st.sampled_from(["..", ".", "", "a", "C:", "\\", "\0"]), max_size=6).map("/".join)
+)
 @example("..\\x")
 def test_a_name_that_passes_stays_inside(path: str) -> None:
     try:

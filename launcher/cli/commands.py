@@ -1,0 +1,42 @@
+"""The commands by name, with other tools' names for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HIDDEN_DEFAULT = "launch"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command: where it is, and the line that stands in the list of commands."""
+
+    module: str
+    text: str
+    is_hidden: bool = False
+
+
+COMMANDS = {
+    HIDDEN_DEFAULT: Entry("launch", "Resolve, fetch, start and serve one model here.", is_hidden=True),
+    "chat": Entry("chat", "Talk to a model."),
+    "list": Entry("list", "List the models of the catalogue."),
+    "inspect": Entry("inspect", "Show a model's facts, specs, and what runs here."),
+    "pull": Entry("pull", "Fetch and verify a model's files; start nothing."),
+    "engines": Entry("engines", "List, install and remove engines."),
+}
+ALIASES = {
+    "run": "chat",
+    "ls": "list",
+    "show": "inspect",
+    "engine": "inspect",
+    "download": "pull",
+    "registrations": "list",
+}
+
+
+def near_command(word: str) -> str | None:
+    """Return the command that a word is nearly, or None."""
+    from difflib import get_close_matches
+
+    names = [name for name, entry in COMMANDS.items() if not entry.is_hidden]
+    return next(iter(get_close_matches(word.lower(), names, n=1)), None)

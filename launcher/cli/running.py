@@ -1,0 +1,80 @@
+"""What the commands that start something have in common: the plan in words, the start, the answers, the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from launcher import describe
+from launcher.cli import prompts
+from launcher.cli.commands import near_command
+from launcher.cli.options import Ask
+from launcher.instance import Instance, start_instance
+from launcher.output import Output
+from launcher.plan import Plan
+from launcher.planning import Request, make_plan
+from registry.errors import UnknownModelError
+
+
+def plan_of(model: str, request: Request) -> Plan:
+    """Return the plan; a word that is nobody's model may be meant as a command."""
+    try:
+        return make_plan(model, request)
+    except UnknownModelError as error:
+        command = near_command(model)
+        if command is not None and not error.suggestions:
+            error.hint = f"did you mean the command `{command}`?"
+        raise
+
+
+def show_plan(plan: Plan, output: Output, *, explain: bool = False) -> None:
+    """Print a plan and do nothing."""
+    if output.as_json:
+        output.data(plan.as_dict())
+    else:
+        output.lines(list(describe.plan_lines(plan, explain=explain)))
+
+
+def announce(plan: Plan, output: Output) -> None:
+    """Say what is about to happen, before the first byte."""
+    output.event("plan", plan.as_dict())
+    output.say(describe.headline(plan))
+    for line in describe.summary_lines(plan):
+        output.say(line)
+    for warning in plan.warnings:
+        output.warn(warning)
+
+
+def start(plan: Plan, output: Output, *, is_probed: bool) -> Instance:
+    """Start a plan's engine, with its progress on the screen."""
+    report = output.progress_and_log if output.verbose else output.progress
+    instance = start_instance(plan, report, is_probed=is_probed)
+    output.end_progress()
+    return instance
+
+
+def answer(plan: Plan, output: Output, questions: Sequence[str], ask: Ask, *, is_raw: bool) -> None:
+    """Answer the questions and leave."""
+    sampling = ask.sampling()
+    prompts.check(plan, questions, ask)
+    announce(plan, output)
+    # The first question is itself the proof that the model runs.
+    instance = start(plan, output, is_probed=False)
+    try:
+        prompts.answer(instance, output, questions, ask.system, sampling, is_raw=is_raw)
+    finally:
+        instance.stop()
+
+
+def serve(plan: Plan, output: Output, port: int) -> None:
+    """Serve the model until it is stopped."""
+    from launcher import serving
+
+    serving.check_port(port)
+    announce(plan, output)
+    for line in describe.engine_lines(plan):
+        output.say(line)
+    instance = start(plan, output, is_probed=True)
+    try:
+        serving.serve(instance, output, port)
+    finally:
+        instance.stop()
