@@ -82,7 +82,7 @@ class LlamaCpp:
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         return (
             *(python, "-P", str(RUNNER)),
-            *("--model", str(settings.model_path)),
+            *("--model", str(settings.model_path.absolute())),
             *("--alias", settings.name),
             *_listen_on(address),
             *("--ctx-size", str(settings.context_length * settings.slots)),

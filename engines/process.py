@@ -134,6 +134,17 @@ class EngineProcess:
     def is_alive(self) -> bool:
         return self._guard.poll() is None
 
+    def wait_ended(self, timeout_s: float) -> bool:
+        """Return whether it has ended, as soon as it has or after `timeout_s`.
+
+        Its end shows a moment after its connections broke, because what it started is ended first.
+        """
+        try:
+            self._guard.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def wait_ready(self, timeout_s: float, on_line: Callable[[str], None] | None = None) -> None:
         """Return when the engine's health endpoint says that it is ready; `on_line` gets each new line of the log.
 
@@ -186,15 +197,10 @@ class EngineProcess:
         with self._stopping:
             if self.is_alive():
                 self._guard.terminate()
-                self._wait_for_guard()
+            if not self.wait_ended(STOP_LIMIT_S):
+                self._guard.kill()
+                self._guard.wait()
             _remove_folder(self.address)
-
-    def _wait_for_guard(self) -> None:
-        try:
-            self._guard.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._guard.kill()
-            self._guard.wait()
 
     def _log_tail(self) -> str:
         with open(self.log_path, "rb") as log:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from launcher.api import alaunch, launch, plan, pull
     from launcher.listing import ModelInfo, list_models
     from launcher.model import AsyncModel, Model
-    from launcher.plan import File, Plan
+    from launcher.plans import File, Plan
     from launcher.planning import Request
     from registry.errors import (
         CatalogueError,
@@ -43,7 +43,7 @@ _HOMES = {
     "launcher.api": ("alaunch", "launch", "plan", "pull"),
     "launcher.listing": ("ModelInfo", "list_models"),
     "launcher.model": ("AsyncModel", "Model"),
-    "launcher.plan": ("File", "Plan"),
+    "launcher.plans": ("File", "Plan"),
     "launcher.planning": ("Request",),
     "registry.errors": (
         *("CatalogueError", "ContextOverflowError", "DigestError", "DownloadError", "EngineError"),

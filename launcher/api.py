@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from launcher.plan import Plan
+from launcher.plans import Plan
 from launcher.planning import Request, make_plan
 from registry.progress import Progress, ignore
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.inspection import Inspection
 from launcher.output import format_bytes
-from launcher.plan import Plan
+from launcher.plans import Plan
 from registry.spec import Architecture, Model, Resolution, Source, Spec, format_size
 
 HUB_TITLES = {

@@ -12,7 +12,7 @@ from engines.environment import Environment, build_environment
 from engines.generation import Target
 from engines.index import find_engine
 from engines.process import EngineProcess, new_address
-from launcher.plan import Plan
+from launcher.plans import Plan
 from registry import store
 from registry.cache import cache_folder
 from registry.errors import EngineNotInstalledError, LaunchError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 from engines.generation import Messages, Reply, Result, Sampling
 from engines.session import AsyncSession, AsyncStream, Session, Stream
 from launcher.instance import Instance
-from launcher.plan import Plan
+from launcher.plans import Plan
 from registry.errors import LaunchError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from launcher.plan import JSON_SCHEMA
+from launcher.plans import JSON_SCHEMA
 from registry.errors import LaunchError
 from registry.progress import Progress
 

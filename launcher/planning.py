@@ -12,7 +12,7 @@ from engines.environment import Environment, find_environment, lock_bytes, manag
 from engines.index import CAPABILITIES, find_engine
 from engines.llama_cpp import default_threads
 from engines.machine import read_machine
-from launcher.plan import EnvironmentPlan, File, Plan
+from launcher.plans import EnvironmentPlan, File, Plan
 from registry import spec as words
 from registry import store
 from registry.catalogue import Catalogue, Found, read_layers
@@ -196,7 +196,7 @@ def _settings(resolution: words.Resolution, machine: words.Machine, path: Path, 
     )
 
 
-def _at_least_one(name: str, value: int) -> int:
+def _at_least_one(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ResolutionError(f"`{name}` must be a whole number of at least 1, not `{value!r}`")
     return value

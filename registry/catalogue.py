@@ -20,6 +20,9 @@ from registry.cache import cache_folder, write_atomically
 from registry.errors import CatalogueError, UnknownModelError
 from registry.spec import Model
 
+if TYPE_CHECKING:
+    from difflib import SequenceMatcher
+
 _INDEXES_KEPT = 8
 _NEAR_ENOUGH = 0.7
 _MEANING = tuple(Path(__file__).with_name(name) for name in ("catalogue.py", "schema.py", "spec.py", "yaml_file.py"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from registry.cache import cache_folder, read_json, write_json
+from registry.errors import DigestError
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -29,6 +30,8 @@ class Digest:
 
     def hasher(self, size_bytes: int) -> _Hash:
         """Return a hash object for a file of `size_bytes`, to be fed with its bytes."""
+        import hashlib  # 3 ms that a cached launch has no need of
+
         if self.kind == "sha256":
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
@@ -70,5 +73,16 @@ def _facts(path: Path, digest: Digest) -> dict[str, object]:
 
 def _record_path(path: Path) -> Path:
     # Keyed by the real file: one blob stands behind the same file of many snapshots.
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    return cache_folder() / "verified" / f"{name}.json"
+    real = path.resolve()
+    return cache_folder() / "verified" / f"{real.name[:150]}-{zlib.crc32(str(real).encode()):08x}.json"
+
+
+def wrong_digest(path: str, expected: Digest, actual: Digest) -> DigestError:
+    """Return the error for a file whose bytes are not those that were vouched for."""
+    return DigestError(
+        f"`{path}` is not the file that was vouched for; it was removed",
+        path=path,
+        expected=str(expected),
+        actual=str(actual),
+        hint="try again; if it stays so, the hub, its mirror or a proxy on the way changes files",
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.digest import BLOCK_BYTES, Digest
+from registry.digest import BLOCK_BYTES, Digest, wrong_digest
 from registry.errors import DigestError, DiskFullError, DownloadError, OfflineError
 from registry.partial import Partial, Range
 
@@ -116,17 +116,6 @@ def _bring(download: Download, partial: Partial, report: Callable[[int], None], 
         partial.discard()
         raise wrong_digest(download.name, download.digest, digest)
     partial.finish()
-
-
-def wrong_digest(path: str, expected: Digest, actual: Digest) -> DigestError:
-    """Return the error for a file whose bytes are not those that were vouched for."""
-    return DigestError(
-        f"`{path}` is not the file that was vouched for; it was removed",
-        path=path,
-        expected=str(expected),
-        actual=str(actual),
-        hint="try again; if it stays so, the hub, its mirror or a proxy on the way changes files",
-    )
 
 
 class _Transfer:

@@ -345,7 +345,7 @@ def _nothing_runs(
     others = _engines_that_could(wanted, model, capabilities, machine)
     return ResolutionError(
         f"Nothing here runs `{model.name}`" + (f" with {words}" if words else ""),
-        rejected=[_rejection(out.candidate, out.reason) for out in refused],
+        rejected=[_rejection(out.candidate, out.reason) for out in sorted(refused, key=lambda out: not out.was_wanted)],
         details=[*list(dict.fromkeys(told))[:6], *(f"`{engine}` runs it" for engine in others)],
         hint=_what_would_work(request.name, wanted, model, capabilities, machine),
     )

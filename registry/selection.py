@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -74,6 +73,8 @@ def _require(named: Sequence[str], paths: Sequence[str], repo_id: str) -> tuple[
     for name in named:
         check_path(name)
         if name not in paths:
+            import difflib
+
             near = difflib.get_close_matches(name, paths, n=3, cutoff=0.5)
             raise NotOnHubError(
                 f"`{repo_id}` has no file `{name}`",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.cache import cache_folder
-from registry.digest import Digest, digest_of, is_recorded, record
+from registry.digest import Digest, digest_of, is_recorded, record, wrong_digest
 from registry.errors import DigestError, OfflineError
 from registry.gguf import check_gguf
 from registry.hubs import Hub, Listing, RemoteFile, open_hub
@@ -139,11 +139,10 @@ def _pull_from_hub(hub: Hub, spec: Spec, source: Source, quantization: str, list
     _check_pins(hub, source, listing, paths)
     wanted = _wanted_of(hub, source, quantization, listing, paths)
     hub.record(listing)
-    locations = [_adopt(hub, listing, want, tell) for want in wanted]
-    missing = [want for want, location in zip(wanted, locations, strict=True) if location is None]
-    brought = dict(zip((want.file.path for want in missing), _bring(hub, listing, missing, tell), strict=True))
+    here = {want: _adopt(hub, listing, want, tell) for want in wanted}
+    here |= _bring(hub, listing, [want for want in wanted if here[want] is None], tell)
     hub.record_reference(listing)
-    locations = [location or brought[want.file.path] for want, location in zip(wanted, locations, strict=True)]
+    locations = [here[want] for want in wanted]
     return _file_set(hub, source, quantization, wanted, locations)
 
 
@@ -251,19 +250,20 @@ def _is_right(path: Path, digest: Digest, want: _Wanted, tell: Report) -> bool:
     return actual == digest
 
 
-def _bring(hub: Hub, listing: Listing, missing: Sequence[_Wanted], tell: Report) -> Iterator[Path]:
-    """Bring files one after the other, yielding where each is; each alone is fetched over several connections."""
+def _bring(hub: Hub, listing: Listing, missing: Sequence[_Wanted], tell: Report) -> dict[_Wanted, Path]:
+    """Bring files one after the other, each over several connections, and return where they are."""
     if not missing:
-        return
+        return {}
     from registry.fetcher import check_room
 
     sizes = [want.size_bytes for want in missing]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
     check_room(missing[0].kept[0].parent, (total or 0) - _arrived_bytes(missing))
-    before = 0
+    brought, before = {}, 0
     for want in missing:
-        yield _bring_one(hub, listing, want, _Counter(tell, before, total, want.file.path))
+        brought[want] = _bring_one(hub, listing, want, _Counter(tell, before, total, want.file.path))
         before += want.size_bytes or 0
+    return brought
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +300,6 @@ def _check_pinned_bytes(target: Path, want: _Wanted) -> None:
     if want.digest != want.file.digest:
         actual = digest_of(target, want.digest)
         if actual != want.digest:
-            from registry.fetcher import wrong_digest
-
             target.unlink()
             raise wrong_digest(want.file.path, want.digest, actual)
     record(target, want.digest)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engines.generation import Message, Result, Sampling, check_sampling
 from launcher.cli.options import Ask, UsageError
 from launcher.output import Output, is_terminal
-from launcher.plan import Plan
+from launcher.plans import Plan
 from registry.errors import ContextOverflowError
 
 if TYPE_CHECKING:

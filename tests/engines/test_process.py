@@ -74,6 +74,13 @@ def test_an_engine_that_ends_while_loading_says_why(start: Start, log_path: Path
     assert error.details == ("loading", "cause: the file is no model", f"log: `{log_path}`")
 
 
+def test_the_end_of_a_running_engine_is_awaited_and_explained(start: Start) -> None:
+    process = start("--say", "cause: it broke", "--exit", "3")
+    assert process.wait_ended(LONG_S)
+    assert process.failure().message == "it broke"
+    assert not start().wait_ended(0.05)
+
+
 def test_out_of_memory_is_a_kind_of_its_own(start: Start) -> None:
     with pytest.raises(OutOfMemoryError, match="too large"):
         start("--say", "memory cause: too large", "--exit", "1").wait_ready(LONG_S)

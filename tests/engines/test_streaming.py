@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.generation import Chunk, Usage
@@ -45,6 +45,7 @@ def read(stream: bytes) -> StreamReader:
     return reader
 
 
+@settings(deadline=None)
 @given(TEXTS, st.data())
 def test_any_cut_of_the_bytes_gives_the_same_answer(texts: list[str], data: st.DataObject) -> None:
     stream = chat_stream(texts)

@@ -229,7 +229,7 @@ def test_a_changed_file_is_read_anew(environ: dict[str, str], layer: Path) -> No
 def test_a_file_that_came_or_went_is_noticed(environ: dict[str, str], layer: Path) -> None:
     read_catalogue([layer.parent], environ=environ)
     write_yaml(layer.with_name("tiny.yaml"), yaml_entry("tiny"))
-    assert read_catalogue([layer.parent], environ=environ).find("tiny")
+    assert read_catalogue([layer.parent], environ=environ).find("tiny").model.name == "tiny"
     layer.unlink()
     with pytest.raises(UnknownModelError):
         read_catalogue([layer.parent], environ=environ).find("small")

@@ -40,6 +40,11 @@ def _source(model: Model, model_format: str, hub: str) -> Source:
     return found
 
 
+def _known(number: int | None) -> int:
+    assert number is not None
+    return number
+
+
 def _sources(model: Model) -> list[Source]:
     return [source for spec in model.specs for source in spec.sources]
 
@@ -100,12 +105,10 @@ def test_mistral_s_network(mistral: Model) -> None:
 
 def test_mistral_s_parameters_are_what_its_network_has(mistral: Model) -> None:
     network = mistral.architecture
-    assert network.layers and network.hidden_size and network.intermediate_size
-    assert network.kv_heads and network.head_size and network.vocabulary
-    attention = 2 * network.hidden_size**2 + 2 * network.hidden_size * network.kv_heads * network.head_size
-    layer = attention + 3 * network.hidden_size * network.intermediate_size + 2 * network.hidden_size
-    total = network.layers * layer + 2 * network.vocabulary * network.hidden_size + network.hidden_size
-    assert total == network.parameters
+    hidden, inner, words = map(_known, (network.hidden_size, network.intermediate_size, network.vocabulary))
+    attention = 2 * hidden**2 + 2 * hidden * _known(network.kv_heads) * _known(network.head_size)
+    layer = attention + 3 * hidden * inner + 2 * hidden
+    assert _known(network.layers) * layer + 2 * words * hidden + hidden == network.parameters
 
 
 def test_mistral_s_quantizations(mistral: Model) -> None:
@@ -208,5 +211,5 @@ def test_smollm2_s_facts(smollm: Model) -> None:
 
 def test_smollm2_s_cache_takes_23040_bytes_a_token(smollm: Model) -> None:
     network = smollm.architecture
-    assert network.layers and network.kv_heads and network.head_size
-    assert 2 * network.layers * network.kv_heads * network.head_size * 2 == 23_040
+    values = _known(network.layers) * _known(network.kv_heads) * _known(network.head_size)
+    assert 2 * values * 2 == 23_040

@@ -101,8 +101,14 @@ def _run_hint(found: Model, hint: str, machine: Machine) -> Resolution:
 def test_every_combination_of_the_seed_resolves(
     mistral: Model, model_format: str, quantization: str, engine: str, machine: str
 ) -> None:
-    asked = {"model_format": model_format, "quantization": quantization, "engine": engine, "size_in_billions": 7.0}
-    found = _resolve(mistral, MACHINES[machine], **asked)
+    found = _resolve(
+        mistral,
+        MACHINES[machine],
+        model_format=model_format,
+        quantization=quantization,
+        engine=engine,
+        size_in_billions=7.0,
+    )
     assert _choice(found) == (model_format, quantization, engine)
     assert found.source.hub == "huggingface"
     act_order = any("act-order GPTQ" in warning for warning in found.warnings)
@@ -139,7 +145,12 @@ def test_the_literal_first_command(mistral: Model) -> None:
 
 
 def test_xinference_s_own_line(mistral: Model) -> None:
-    asked = {"engine": "llama.cpp", "size_in_billions": 7.0, "model_format": "ggufv2", "quantization": "Q4_K_M"}
+    asked: dict[str, Any] = {
+        "engine": "llama.cpp",
+        "size_in_billions": 7.0,
+        "model_format": "ggufv2",
+        "quantization": "Q4_K_M",
+    }
     assert _choice(_resolve(mistral, **asked)) == ("gguf", "Q4_K_M", "llama.cpp")
 
 
@@ -194,7 +205,7 @@ def test_at_another_revision_the_pin_s_facts_do_not_count(mistral: Model) -> Non
         ({"model_format": "pytorch", "quantization": "bf16"}, ("pytorch", "none", "transformers")),
     ],
 )
-def test_spellings(mistral: Model, asked: dict[str, str], choice: tuple[str, str, str]) -> None:
+def test_spellings(mistral: Model, asked: dict[str, Any], choice: tuple[str, str, str]) -> None:
     assert _choice(_resolve(mistral, **asked)) == choice
 
 
@@ -535,6 +546,17 @@ def _combinations(found: Model) -> Counter[tuple[str, str, str]]:
     )
 
 
+def _check_refusal(error: ResolutionError, found: Model, machine: Machine) -> None:
+    assert error.hint
+    assert all(rejection.reason for rejection in error.rejected)
+    # What the request itself gets wrong is said before any combination is judged.
+    if error.rejected:
+        assert error.details
+        assert Counter((r.engine, r.model_format, r.quantization) for r in error.rejected) == _combinations(found)
+        if error.hint != f"launch inspect {found.name}":
+            _run_hint(found, error.hint, machine)
+
+
 @given(_requests, _models, _machines, _installed)
 def test_a_choice_of_the_model_or_a_reason_against_every_combination(
     request: Request, found: Model, machine: Machine, installed: frozenset[str]
@@ -542,14 +564,7 @@ def test_a_choice_of_the_model_or_a_reason_against_every_combination(
     try:
         choice = resolve(request, found, capabilities=CAPABILITIES, machine=machine, installed=installed)
     except ResolutionError as error:
-        assert error.hint
-        assert all(rejection.reason for rejection in error.rejected)
-        # What the request itself gets wrong is said before any combination is judged.
-        if error.rejected:
-            assert error.details
-            assert Counter((r.engine, r.model_format, r.quantization) for r in error.rejected) == _combinations(found)
-            if error.hint != f"launch inspect {found.name}":
-                _run_hint(found, error.hint, machine)
+        _check_refusal(error, found, machine)
         return
     assert choice.spec in found.specs
     assert choice.quantization in choice.spec.quantizations

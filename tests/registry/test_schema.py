@@ -90,7 +90,7 @@ def test_a_package_is_never_an_option_of_pip(package: str) -> None:
 @pytest.mark.parametrize("field", ["description", "license", "family", "task"])
 def test_no_text_can_write_to_the_terminal(field: str) -> None:
     with pytest.raises(ValidationError, match="without control characters"):
-        validate_entry(entry(**{field: "\x1b[2J"}))
+        validate_entry(entry() | {field: "\x1b[2J"})
 
 
 def test_text_may_hold_anything_else() -> None:
@@ -154,9 +154,10 @@ def test_a_size_is_read_back_from_what_is_shown(size: float) -> None:
 @given(st.text())
 def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
     try:
-        assert 0 < parse_size(text) < 1e9
-    except ValueError as error:
-        assert "is not a size" in str(error)
+        size = parse_size(text)
+    except ValueError:
+        return
+    assert 0 < size < 1e9
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,9 @@ def test_any_value_of_any_key_is_taken_or_refused(key: str, value: object) -> No
 )
 def test_any_value_of_a_source_is_taken_or_refused(key: str, value: object) -> None:
     try:
-        canonical = validate_entry(entry(specs=[spec(**{key: value})]))
+        data = spec()
+        data["sources"]["huggingface"][key] = value
+        canonical = validate_entry(entry(specs=[data]))
     except ValidationError:
         return
     for source in Model.from_json(canonical).specs[0].sources:

@@ -198,7 +198,8 @@ def test_text_stays_text(path: Path) -> None:
     path.write_text(
         yaml_entry(
             "norwegian",
-            more="languages: [no, en]\nreleased: 2024-01-15\nknowledge_cutoff: 2023-12\nlicense: 'null'\nnotes: [yes, 0_5, 0x1F]\n",
+            more="languages: [no, en]\nreleased: 2024-01-15\nknowledge_cutoff: 2023-12\n"
+            "license: 'null'\nnotes: [yes, 0_5, 0x1F]\n",
         )
         .replace("billions: 1", "billions: 0_5")
         .replace("[Q4_K_M]", "[none, off, 4-bit, 1e]")
@@ -213,7 +214,10 @@ def test_text_stays_text(path: Path) -> None:
 
 
 def test_numbers_booleans_and_nothing_are_what_they_look_like(path: Path) -> None:
-    more = "license: null\nhomepage:\ncontext_length: 8192\narchitecture: {position_base: 1e6}\nchat: {reasoning: {hybrid: true}}\n"
+    more = (
+        "license: null\nhomepage:\ncontext_length: 8192\n"
+        "architecture: {position_base: 1e6}\nchat: {reasoning: {hybrid: true}}\n"
+    )
     path.write_text(yaml_entry("x", more=more))
     (entry,) = read_entries(path)
     assert "license" not in entry
@@ -285,10 +289,14 @@ def _read_or_refuse(path: Path, content: bytes) -> None:
     try:
         entries = read_entries(path)
     except SchemaError as error:
-        assert error.line >= 1
-        assert str(path) in error.message
+        _check_place(error, path)
     else:
         assert all(validate_entry(entry) == entry for entry in entries)
+
+
+def _check_place(error: SchemaError, path: Path) -> None:
+    assert error.line >= 1
+    assert str(path) in error.message
 
 
 @_ANY
