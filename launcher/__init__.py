@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from launcher.api import alaunch, launch, plan, pull
     from launcher.listing import ModelInfo, list_models
     from launcher.model import AsyncModel, Model
-    from launcher.plans import File, Plan
     from launcher.planning import Request
+    from launcher.plans import File, Plan
     from registry.errors import (
         CatalogueError,
         ContextOverflowError,

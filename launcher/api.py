@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from launcher.plans import Plan
 from launcher.planning import Request, make_plan
+from launcher.plans import Plan
 from registry.progress import Progress, ignore
 
 if TYPE_CHECKING:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from launcher.inspection import Inspection
 from launcher.output import format_bytes
 from launcher.plans import Plan
 from registry.spec import Architecture, Model, Resolution, Source, Spec, format_size
+
+if TYPE_CHECKING:
+    from launcher.inspection import Inspection
 
 HUB_TITLES = {
     "huggingface": "Hugging Face",

@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.base import Settings
 from engines.environment import Environment, build_environment
-from engines.generation import Target
 from engines.index import find_engine
 from engines.process import EngineProcess, new_address
 from launcher.plans import Plan
@@ -17,6 +17,9 @@ from registry import store
 from registry.cache import cache_folder
 from registry.errors import EngineNotInstalledError, LaunchError
 from registry.progress import Progress
+
+if TYPE_CHECKING:
+    from engines.generation import Target
 
 # Large models take minutes to read from a slow disk; what hangs for longer than this is broken.
 READY_WITHIN_S = 1800.0
@@ -105,6 +108,9 @@ def _start(plan: Plan, python: str, path: Path) -> Instance:
         address=address,
         log_path=_new_log(plan.name),
     )
+    # While the engine loads there is time to import what speaks to it.
+    from engines.generation import Target
+
     target = Target(
         name=plan.name,
         engine=plan.engine,

@@ -117,7 +117,7 @@ class Catalogue:
         return tuple(m.name for m in self.models if m.family == model.family and m.family and m.name != model.name)
 
     def _unknown(self, name: str) -> UnknownModelError:
-        suggestions = self._near(name.lower())
+        suggestions = self._near(name.lower()) if name else []
         hint = f"did you mean `{suggestions[0]}`?" if suggestions else "launch list"
         return UnknownModelError(f"No model is called `{name}`", name=name, suggestions=suggestions, hint=hint)
 

@@ -124,8 +124,11 @@ class _Transfer:
     def __init__(
         self, client: httpx2.Client, download: Download, partial: Partial, limits: Limits, *, ranged: bool = True
     ) -> None:
+        import httpx2
+
         self._client = client
         self._download = download
+        self._origin = _origin(httpx2.URL(download.url))
         self._partial = partial
         self._limits = limits
         self._ranged = ranged
@@ -246,6 +249,9 @@ class _Transfer:
     def _check(self, response: httpx2.Response, start: int, *, is_whole: bool) -> None:
         if response.status_code in RETRIED_STATUSES:
             raise _TransientError(f"HTTP {response.status_code}", response.headers.get("Retry-After"))
+        if response.status_code in (401, 403) and _origin(response.url) != self._origin:
+            # A signed address grows old; the next try asks the hub for a fresh one.
+            raise _TransientError(f"HTTP {response.status_code} from `{response.url.host}`")
         if response.status_code not in (200, 206):
             raise RefusedError(response.status_code, self._download.url)
         if not is_whole and response.status_code == 200:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import CatalogueError
-from registry.gguf_header import read_gguf_facts
 from registry.spec import Chat, Model, Source, Spec
 
 _QUANTIZED_FORMATS = {"gptq": "gptq", "awq": "awq", "fp8": "fp8", "bitsandbytes": "bnb"}
@@ -34,6 +33,8 @@ def read_local_model(name: str) -> Model:
 
 
 def _model_of_file(path: Path) -> Model:
+    from registry.gguf_header import read_gguf_facts
+
     facts = read_gguf_facts(path)
     spec = Spec(
         model_format="gguf",

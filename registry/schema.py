@@ -203,7 +203,7 @@ class ResourcesEntry(_Entry):
     gpu_count: Annotated[int, Field(ge=0)] | None = None
     gpu_memory_bytes: Count | None = Field(default=None, description="Over all GPUs together")
     memory_per_gpu_bytes: Count | None = None
-    precision: Label | None = None
+    precision: Label | None = Field(default=None, description="Such as bfloat16")
     distributed: bool | None = None
 
 
@@ -236,15 +236,15 @@ class ModelEntry(_Entry):
     """One model of the catalogue."""
 
     name: Name
-    aliases: list[Name] = []
-    family: Text = ""
+    aliases: list[Name] = Field(default=[], description="Other names; case never matters")
+    family: Text = Field(default="", description="Models of one family are shown as each other's siblings")
     description: Text = ""
     license: Text | None = Field(default=None, description="SPDX identifier, or LicenseRef-…")
-    languages: list[Language] = []
+    languages: list[Language] = Field(default=[], description="Codes such as `en`")
     abilities: list[Ability] = []
     context_length: Count | None = Field(default=None, description="Tokens that the model was made for")
     modality: list[Literal["text", "image", "audio", "video"]] = ["text"]
-    task: Text | None = None
+    task: Text | None = Field(default=None, description="As hubs name it, such as text-generation")
     released: PartialDate | None = Field(default=None, description="2024, 2024-01 or 2024-01-15")
     knowledge_cutoff: PartialDate | None = Field(default=None, description="2024, 2024-01 or 2024-01-15")
     updated: PartialDate | None = Field(default=None, description="When this entry was last changed")

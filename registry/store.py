@@ -194,7 +194,7 @@ def _file_set(
     for location in locations:
         if location is not None and location.suffix == ".gguf":
             check_gguf(location)
-    sizes = [want.size_bytes for want in wanted if not any(want.present())]
+    sizes = [want.size_bytes for want in wanted if not want.present()]
     download_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
     folder = hub.snapshot(source, quantization)
     path = folder / files[0].path if _is_single(files) else folder

@@ -218,7 +218,8 @@ def _step(schema: Any, current: Any, part: str | int) -> Any:
     node = _dereference(schema, current)
     if isinstance(part, int):
         return node.get("items", {})
-    return node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+    patterns = node.get("patternProperties", {}).values()
+    return node.get("properties", {}).get(part) or node.get("additionalProperties") or next(iter(patterns), {})
 
 
 def _dereference(schema: Any, node: Any) -> Any:

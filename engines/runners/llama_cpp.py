@@ -71,7 +71,11 @@ CHOICES: tuple[tuple[tuple[str, ...], str, str, dict[str, str]], ...] = (
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="llama.cpp", usage="--model FILE [option]...", allow_abbrev=False, argument_default=argparse.SUPPRESS
+        prog="llama.cpp",
+        usage="--model FILE [option]...",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=120),  # else each start imports shutil, 4 ms
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("-m", "--model", required=True, help="the GGUF file, the first of its parts")
     parser.add_argument("--host", default="127.0.0.1", help="an address, or a Unix socket's path ending in .sock")

@@ -37,7 +37,7 @@ def command(
     request = request_of(which, how, network, engine_args=context.obj)
     request.setdefault("concurrency", 1)
     plan = plan_of(model_of(name, which), request)
-    prompts.check(plan, (), ask)
+    prompts.check(plan, ask)
     announce(plan, output)
     instance = start(plan, output, is_probed=False)
     try:

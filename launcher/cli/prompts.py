@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.generation import Message, Result, Sampling, check_sampling
 from launcher.cli.options import Ask, UsageError
 from launcher.output import Output, is_terminal
 from launcher.plans import Plan
 from registry.errors import ContextOverflowError
 
 if TYPE_CHECKING:
+    from engines.generation import Message, Result, Sampling
     from engines.session import Stream
     from launcher.instance import Instance
 
@@ -52,9 +52,13 @@ def _is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def check(plan: Plan, questions: Sequence[str], ask: Ask) -> None:
+def check(plan: Plan, ask: Ask) -> None:
     """Refuse what the engine would refuse, before anything is fetched or started."""
-    given = check_sampling(ask.sampling())
+    if not (sampling := ask.sampling()):
+        return
+    from engines.generation import check_sampling
+
+    given = check_sampling(sampling)
     limit = given.get("max_tokens")
     if isinstance(limit, int) and limit > plan.context_length:
         raise ContextOverflowError(

@@ -10,8 +10,8 @@ from launcher.cli.commands import near_command
 from launcher.cli.options import Ask
 from launcher.instance import Instance, start_instance
 from launcher.output import Output
-from launcher.plans import Plan
 from launcher.planning import Request, make_plan
+from launcher.plans import Plan
 from registry.errors import UnknownModelError
 
 
@@ -55,7 +55,7 @@ def start(plan: Plan, output: Output, *, is_probed: bool) -> Instance:
 def answer(plan: Plan, output: Output, questions: Sequence[str], ask: Ask, *, is_raw: bool) -> None:
     """Answer the questions and leave."""
     sampling = ask.sampling()
-    prompts.check(plan, questions, ask)
+    prompts.check(plan, ask)
     announce(plan, output)
     # The first question is itself the proof that the model runs.
     instance = start(plan, output, is_probed=False)

@@ -115,3 +115,9 @@ def test_affinity_counts(tmp_path: Path) -> None:
 def test_cuda_visible_devices_hides_gpus(visible: str | None, shown: list[int]) -> None:
     uuids = ("GPU-aa11", "GPU-bb22", "GPU-cc33")
     assert [index for index, uuid in enumerate(uuids) if is_visible(index, uuid, visible)] == shown
+
+
+def test_a_driver_that_does_not_answer_means_no_gpus(tmp_path: Path) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a driver that answers")
+    assert read_machine(lay(tmp_path, {"proc/driver/nvidia/version": "NVRM"})).gpus == ()

@@ -158,7 +158,14 @@ def test_a_download_that_keeps_breaking_off_keeps_what_came(served: Served) -> N
     assert sum(request.sent_bytes for request in served.cdn[before:]) == len(CONTENT) - 200_000
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_signed_address_that_grew_old_is_asked_for_again(served: Served) -> None:
+    served.hub.breaks(NAME, Fault("status", status=403))
+    served.fetch(ONE_BY_ONE)
+    assert served.is_right()
+    assert [request.origin for request in served.hub.requests] == ["hub", "cdn", "hub", "cdn"]
+
+
+@pytest.mark.parametrize("status", [404, 410])
 def test_a_final_status_is_not_tried_again(served: Served, status: int) -> None:
     served.hub.breaks(NAME, Fault("status", status=status, times=None))
     with pytest.raises(RefusedError) as caught:

@@ -1,0 +1,343 @@
+"""Writes the pages that are made from the code and the catalogue: the schema's keys, the engines, one page a model.
+
+python docs/generate.py           write them
+python docs/generate.py --check   write nothing; exit 1 if one of them is not what it would be
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import registry
+from engines.index import CAPABILITIES
+from registry.schema import json_schema
+from registry.spec import Architecture, Capability, FormatSupport, Model, Source, Spec, format_size, quantization_bits
+from registry.yaml_file import read_entries
+
+FOLDER = Path(__file__).parent
+NOTE = "<!-- Made by docs/generate.py: change what it is made from, not this page. -->\n\n"
+ADDRESSES = {
+    "huggingface": ("Hugging Face", "https://huggingface.co/{}"),
+    "modelscope": ("ModelScope", "https://modelscope.cn/models/{}"),
+    "pypi": ("PyPI", "https://pypi.org/project/{}/"),
+}
+
+
+def pages() -> dict[str, str]:
+    """Return all generated pages by their path below docs/."""
+    models = _built_in_models()
+    return {
+        "generated/schema.md": NOTE + _schema_page(),
+        "generated/engines.md": NOTE + _engines_table(),
+        "models/index.md": _models_index(models),
+        **{f"models/{model.name}.md": _model_page(model) for model in models},
+    }
+
+
+def _built_in_models() -> list[Model]:
+    files = sorted((Path(registry.__file__).parent / "models").glob("*.yaml"))
+    return [Model.from_json(entry) for file in files for entry in read_entries(file)]
+
+
+# --- the schema's keys -----------------------------------------------------------------------------------------------
+
+
+def _schema_page() -> str:
+    schema = json_schema()
+    sections = [_section("An entry", schema)]
+    for path, name in _nested(schema, schema, ""):
+        sections.append(_section(f"`{path}`", schema["$defs"][name]))
+    return "\n".join(sections)
+
+
+def _nested(schema: Mapping[str, Any], node: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """Yield the path and definition of every mapping of keys, each definition once, outermost first."""
+    seen: set[str] = set()
+    queue = [(path, node)]
+    while queue:
+        path, node = queue.pop(0)
+        for key, value in node["properties"].items():
+            name, suffix = _definition_in(value)
+            if name is not None and name not in seen:
+                seen.add(name)
+                below = f"{path}.{key}".lstrip(".") + suffix
+                yield below, name
+                queue.append((below, schema["$defs"][name]))
+
+
+def _definition_in(value: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return the definition that a value, its items or its values refer to, and how its path goes on."""
+    if "$ref" in value:
+        return value["$ref"].rpartition("/")[2], ""
+    if "items" in value:
+        return _definition_in(value["items"])[0], "[]"
+    if value.get("type") == "object":
+        return _definition_in(_values_of(value))[0], ".*"
+    return next((_definition_in(choice) for choice in value.get("anyOf", ()) if "$ref" in choice), (None, ""))
+
+
+def _values_of(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    values = [*mapping.get("patternProperties", {}).values(), mapping.get("additionalProperties")]
+    return next((value for value in values if isinstance(value, dict)), {})
+
+
+def _section(title: str, definition: Mapping[str, Any]) -> str:
+    required = definition.get("required", ())
+    rows = [
+        (f"`{key}`" + (" (required)" if key in required else ""), _type_of(value), value.get("description", ""))
+        for key, value in definition["properties"].items()
+    ]
+    return f"### {title}\n\n{definition['description']}\n\n{_table(('Key', 'Value', 'Meaning'), rows)}"
+
+
+def _type_of(value: Mapping[str, Any]) -> str:
+    """Return in words what a value may be."""
+    if "enum" in value:
+        return ", ".join(f"`{choice}`" for choice in value["enum"])
+    if "anyOf" in value:
+        kinds = [_type_of(choice) for choice in value["anyOf"] if choice.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if value.get("type") == "array":
+        return f"list of {_type_of(value['items'])}"
+    if "$ref" in value:
+        return "keys, as below"
+    if value.get("type") == "object":
+        return f"mapping to {_type_of(_values_of(value))}"
+    words = {"string": "text", "integer": "whole number", "boolean": "true or false", "number": "number"}
+    return words.get(value.get("type", ""), "anything")
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+
+def _engines_table() -> str:
+    rows = [
+        (
+            f"`{capability.engine}`",
+            "<br>".join(_format_of(support) for support in capability.formats),
+            ", ".join(capability.systems),
+            f"{capability.setup_bytes / 1e9:.1f} GB" if capability.setup_bytes >= 1e8 else "small",
+            "by itself" if capability.automatic else "when named",
+            "yes" if capability.launchable else "not yet",
+        )
+        for capability in CAPABILITIES
+    ]
+    table = _table(("Engine", "Reads", "Runs on", "Set-up", "Chosen", "Can be started"), rows)
+    return f"{table}\n{_items(_refusals())}"
+
+
+def _format_of(support: FormatSupport) -> str:
+    limits = []
+    if support.bits is not None:
+        limits.append("unquantized" if support.bits == (16,) else f"{', '.join(map(str, support.bits))} bits")
+    if support.accelerators is not None:
+        limits.append(f"on {', '.join(support.accelerators)}")
+    return f"`{support.model_format}`" + (f": {', '.join(limits)}" if limits else "")
+
+
+def _refusals() -> Iterator[str]:
+    for capability in CAPABILITIES:
+        for model_format, reason in capability.refusals.items():
+            yield f"`{capability.engine}` does not read `{model_format}`: {reason}."
+        for support in capability.formats:
+            yield from (f"{rule.reason.partition(', as these')[0]}." for rule in support.refuses)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def _models_index(models: Sequence[Model]) -> str:
+    rows = [
+        (
+            f"[{model.name}]({model.name}.md)",
+            _sizes(model),
+            _formats(model),
+            _number(model.context_length),
+            model.license or "",
+        )
+        for model in models
+    ]
+    table = _table(("Model", "Billions", "Formats", "Context", "Licence"), rows)
+    names = "\n".join(model.name for model in models)
+    return f"{NOTE}# Models\n\n{table}\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
+
+
+def _sizes(model: Model) -> str:
+    return ", ".join(format_size(size) for size in sorted({spec.size_in_billions for spec in model.specs}))
+
+
+def _formats(model: Model) -> str:
+    return ", ".join(dict.fromkeys(f"`{spec.model_format}`" for spec in model.specs))
+
+
+def _model_page(model: Model) -> str:
+    specs = "\n".join(_spec_part(model, spec) for spec in model.specs)
+    notes = f"\n## Notes\n\n{_items(model.notes)}" if model.notes else ""
+    network = f"\n## Network\n\n{_items(_network(model.architecture))}"
+    return (
+        f"{NOTE}# {model.name}\n\n{model.description}\n\n{_items(_facts(model))}\n"
+        f'```console\n$ launch {model.name} -p "Why is the sky blue?"\n```\n\n## Specs\n\n{specs}{network}{notes}'
+    )
+
+
+def _facts(model: Model) -> Iterator[str]:
+    yield f"**Name:** `{model.name}`" + _listed(", also ", model.aliases)
+    yield f"**Licence:** {model.license}" if model.license else "**Licence:** not stated"
+    yield f"**Context length:** {_number(model.context_length)} tokens"
+    yield f"**Languages:** {', '.join(model.languages)}"
+    yield f"**Abilities:** {', '.join(model.abilities)}"
+    if model.released:
+        yield f"**Released:** {model.released}"
+    if model.knowledge_cutoff:
+        yield f"**Knowledge until:** {model.knowledge_cutoff}"
+    if model.homepage:
+        yield f"**Home:** <{model.homepage}>"
+
+
+def _spec_part(model: Model, spec: Spec) -> str:
+    size = format_size(spec.size_in_billions)
+    command = (
+        f"```console\n$ launch --model-name {model.name} --size-in-billions {size}"
+        f" --model-format {spec.model_format} --quantization ${{quantization}}\n```\n"
+    )
+    facts = [
+        f"**Quantizations:**{_listed(' ', spec.quantizations)}",
+        f"**Engines:** {', '.join(_engines(spec)) or 'none'}",
+        *(f"**{_hub(source)}:** {_address(source)}{_revision(source)}" for source in spec.sources),
+        *_needs(spec),
+    ]
+    return f"### {spec.model_format}, {size} billion\n\n{_items(facts)}\n{command}{_files(spec)}"
+
+
+def _engines(spec: Spec) -> Iterator[str]:
+    """Yield the engines that read a spec's weights, with what limits them; `echo` reads none."""
+    for capability in CAPABILITIES:
+        support = capability.support_of(spec.model_format)
+        if support is None or not capability.ranks:
+            continue
+        able = [q for q in spec.quantizations if support.bits is None or quantization_bits(q) in support.bits]
+        if able:
+            yield f"{capability.engine}{_limits(spec, able, capability, support)}"
+
+
+def _limits(spec: Spec, able: Sequence[str], capability: Capability, support: FormatSupport) -> str:
+    limits = [] if len(able) == len(spec.quantizations) else [f"only{_listed(' ', able)}"]
+    facts = [source.quantization_config for source in spec.sources]
+    limits += [rule.reason for rule in support.refuses if any(fact.get(rule.key) == rule.value for fact in facts)]
+    if support.accelerators is not None:
+        limits.append(f"on {', '.join(support.accelerators)}")
+    if not capability.automatic:
+        limits.append("when named")
+    return f" ({'; '.join(limits)})" if limits else ""
+
+
+def _hub(source: Source) -> str:
+    return ADDRESSES[source.hub][0] if source.hub in ADDRESSES else source.hub
+
+
+def _address(source: Source) -> str:
+    if source.hub not in ADDRESSES or "{" in source.repo_id:
+        return f"`{source.repo_id}`"
+    return f"[{source.repo_id}]({ADDRESSES[source.hub][1].format(source.repo_id)})"
+
+
+def _revision(source: Source) -> str:
+    revision = f" at `{source.revision[:12]}`" if source.revision else ", not pinned"
+    return revision + _listed(", only ", source.quantizations)
+
+
+def _needs(spec: Spec) -> Iterator[str]:
+    needs = spec.resources
+    if needs is None:
+        return
+    stated = (
+        ("storage", needs.storage_bytes and f"{needs.storage_bytes / 1e9:g} GB"),
+        ("GPUs", needs.gpu_count),
+        ("GPU memory", needs.gpu_memory_bytes and f"{needs.gpu_memory_bytes / 1e9:g} GB"),
+        ("memory of each GPU", needs.memory_per_gpu_bytes and f"{needs.memory_per_gpu_bytes / 1e9:g} GB"),
+        ("precision", needs.precision),
+    )
+    yield "**Needs, as stated:** " + ", ".join(f"{what} {value}" for what, value in stated if value)
+
+
+def _files(spec: Spec) -> str:
+    rows = []
+    for source in spec.sources:
+        for quantization in spec.quantizations:
+            for name in source.file_names(quantization):
+                known = source.files.get(name)
+                if known is not None and known.size_bytes is not None:
+                    about = "about " if known.estimated else ""
+                    rows.append((f"`{quantization}`", f"`{name}`", f"{about}{known.size_bytes / 1e9:.2f} GB"))
+    return f"\n{_table(('Quantization', 'File', 'Size'), rows)}" if rows else ""
+
+
+def _network(network: Architecture) -> Iterator[str]:
+    words = {
+        "kind": network.kind,
+        "class": ", ".join(network.class_names),
+        "parameters": _number(network.parameters),
+        "active parameters": _number(network.active_parameters),
+        "layers": network.layers,
+        "hidden size": _number(network.hidden_size),
+        "intermediate size": _number(network.intermediate_size),
+        "heads": network.heads,
+        "heads of keys and values": network.kv_heads,
+        "head size": network.head_size,
+        "vocabulary": _number(network.vocabulary),
+        "tokenizer": network.tokenizer,
+        "activation": network.activation,
+        "normalization": network.normalization,
+        "positions": network.positions,
+        "base of the positions": network.position_base and f"{network.position_base:,.0f}",
+        "attention": network.attention,
+    }
+    yield from (f"**{what.capitalize()}:** {value}" for what, value in words.items() if value)
+
+
+# --- Markdown --------------------------------------------------------------------------------------------------------
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _listed(before: str, names: Sequence[str]) -> str:
+    return before + ", ".join(f"`{name}`" for name in names) if names else ""
+
+
+def _items(lines: Iterable[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the pages that differ, or with `--check` only name them; return the exit status."""
+    wanted = pages()
+    made = {
+        path.relative_to(FOLDER).as_posix() for part in ("generated", "models") for path in (FOLDER / part).glob("*.md")
+    }
+    stale = [name for name, text in wanted.items() if name not in made or (FOLDER / name).read_text("utf-8") != text]
+    forgotten = sorted(made - set(wanted))
+    if "--check" in arguments:
+        print(
+            *(f"docs/{name} is not current: run `python docs/generate.py`" for name in (*stale, *forgotten)), sep="\n"
+        )
+        return 1 if stale or forgotten else 0
+    for name in stale:
+        (FOLDER / name).parent.mkdir(exist_ok=True)
+        (FOLDER / name).write_text(wanted[name], "utf-8")
+    for name in forgotten:
+        (FOLDER / name).unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
