@@ -7,15 +7,15 @@ environments in `environment.py`, processes in `process.py`, requests in `genera
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from registry.spec import Capability
 
+_NOTHING: Mapping[str, str] = {}
 
-@dataclass(frozen=True, slots=True)
-class Requirements:
+
+class Requirements(NamedTuple):
     """What must be importable where the engine runs.
 
     `versions` is a specifier such as `>=2026.10,<2027`; `lock` names a file of `engines/locks/` with hashes.
@@ -27,8 +27,7 @@ class Requirements:
     lock: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Everything that an engine's command line is made from.
 
     `context_length` is in tokens and is promised to each of `slots` requests at once; `threads` decode,
@@ -44,28 +43,25 @@ class Settings:
     arguments: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where an engine listens: a Unix socket, or where there is none the host and port in `url`."""
 
     url: str
     socket: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
+class Wire(NamedTuple):
     """An engine's names for our request fields, and what it is sent with every request besides.
 
     `names` maps our field to the engine's key where they differ; `unsupported` fields are refused before sending.
     """
 
-    names: Mapping[str, str] = field(default_factory=dict)
-    always: Mapping[str, object] = field(default_factory=dict)
+    names: Mapping[str, str] = _NOTHING
+    always: Mapping[str, object] = _NOTHING
     unsupported: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """Why an engine ended, read from its log: a sentence, and what to do about it."""
 
     message: str

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from engines.base import Requirements
 from registry.cache import cache_folder
@@ -21,8 +21,7 @@ DONE = "DONE"
 ERROR_LINES = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """Where an engine's packages are; `origin` is `current`, `managed`, or the path that the user named.
 
     `version` is that of the engine's distribution; `folder` is the managed environment's own.

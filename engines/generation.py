@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 from engines.base import Wire
@@ -260,7 +260,7 @@ def _complete(target: Target, given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _defaults_of(defaults: GenerationDefaults) -> dict[str, object]:
-    values = {own.name: getattr(defaults, own.name) for own in fields(defaults) if own.name != "max_tokens"}
+    values = {name: value for name, value in defaults._asdict().items() if name != "max_tokens"}
     return {name: value for name, value in values.items() if value is not None}
 
 

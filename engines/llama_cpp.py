@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
@@ -99,7 +98,7 @@ class LlamaCpp:
         for pattern, cause in CAUSES:
             if found := re.search(pattern, log):
                 words = [group or "" for group in found.groups()]
-                return replace(cause, message=cause.message.format(*words))
+                return cause._replace(message=cause.message.format(*words))
         return None
 
 

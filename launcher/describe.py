@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from launcher.output import format_bytes
@@ -215,9 +214,13 @@ def _by_reason(found: Inspection) -> dict[tuple[str, str], list[str]]:
     return grouped
 
 
-def plain(value: Any) -> dict[str, Any]:
-    """Return a dataclass as plain data, without what is empty."""
-    return {name: each for name, each in asdict(value).items() if each not in (None, "", (), [], {})}
+def plain(value: Any) -> Any:
+    """Return a model, or a part of one, as plain data without what is empty."""
+    if hasattr(value, "_asdict"):
+        return {name: plain(each) for name, each in value._asdict().items() if each not in (None, "", (), {})}
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    return {name: plain(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def choice_record(choice: Resolution) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from engines.environment import find_environment, lock_bytes
 from engines.index import CAPABILITIES, find_engine
@@ -17,8 +17,7 @@ from registry.request import read_engine
 from registry.resolution import resolve
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(NamedTuple):
     """A model, and what of it runs here: `choice` is what a launch would take."""
 
     model: words.Model
@@ -27,8 +26,7 @@ class Inspection:
     siblings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
+class EngineInfo(NamedTuple):
     """An engine: where it is installed, and what it reads. `setup_bytes` is what setting it up fetches, if known."""
 
     name: str

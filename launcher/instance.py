@@ -91,8 +91,9 @@ def install(name: str, report: Report) -> Environment:
 
 
 def pull_files(plan: Plan, report: Report) -> store.FileSet:
-    """Return the plan's files, fetched and verified; at once where all of them were."""
-    if plan.found_files.is_complete:
+    """Return the plan's files, fetched and verified; at once where all of them were, and no branch was asked for."""
+    is_settled = plan.source.is_pinned or plan.source.revision is None
+    if plan.found_files.is_complete and is_settled:
         return plan.found_files
     return store.pull(plan.spec, plan.source, plan.quantization, offline=plan.offline, progress=report)
 
@@ -122,9 +123,7 @@ def _start(plan: Plan, python: str, path: Path) -> Instance:
 
 
 def _with_path(settings: Settings, path: Path) -> Settings:
-    from dataclasses import replace
-
-    return settings if settings.model_path == path else replace(settings, model_path=path)
+    return settings if settings.model_path == path else settings._replace(model_path=path)
 
 
 def _wait(instance: Instance, report: Report, *, is_probed: bool) -> None:
@@ -142,7 +141,7 @@ def _probe(instance: Instance) -> None:
     try:
         Session(instance.process.address, instance.target).generate("Hello", max_tokens=1)
     except LaunchError:
-        if not instance.process.is_alive():
+        if instance.process.wait_ended(1.0):
             raise instance.process.failure() from None
         raise
 

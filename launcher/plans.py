@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from engines.base import Requirements, Settings
 from registry.spec import Model, Rejection, Resolution, Source, Spec
@@ -14,8 +14,7 @@ from registry.store import FileSet
 JSON_SCHEMA = 1
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file that the launch needs, named by its path in the repo; size and hash are None where nobody vouches."""
 
     path: str
@@ -24,8 +23,7 @@ class File:
     cached: bool
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentPlan:
+class EnvironmentPlan(NamedTuple):
     """Where the engine will run: `origin` is `launcher`, `current`, `managed` or a path.
 
     `install_bytes` are fetched first: 0 where it is all here, None where nobody knows.
@@ -158,4 +156,4 @@ class Plan:
 
 
 def _plain(value: File | EnvironmentPlan | Rejection) -> Mapping[str, Any]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    return value._asdict()

@@ -12,9 +12,8 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.cache import cache_folder, write_atomically
 from registry.errors import CatalogueError, UnknownModelError
@@ -30,8 +29,7 @@ _BUILT_IN = Path(__file__).parent / "models"
 _SYSTEM = Path("/etc/model-launcher/registry")
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(NamedTuple):
     """What lists need of a model; `offset` and `length` find its details."""
 
     name: str
@@ -49,8 +47,7 @@ class Summary:
         return tuple(dict.fromkeys(spec.model_format for spec in self.specs))
 
 
-@dataclass(frozen=True, slots=True)
-class SpecSummary:
+class SpecSummary(NamedTuple):
     """A spec in one line of a list."""
 
     model_format: str
@@ -58,8 +55,7 @@ class SpecSummary:
     quantizations: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A model, and what the name that found it says besides: a repo id implies its format and hub."""
 
     model: Model

@@ -5,9 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from registry.cache import cache_folder, read_json, write_json
 from registry.errors import DigestError
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(NamedTuple):
     """The checksum of a file's bytes; `git-sha1` is Git's own, which counts the length in."""
 
     kind: Literal["sha256", "git-sha1"]

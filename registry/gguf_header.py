@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from registry.gguf import NotGgufError, check_gguf
 
@@ -29,8 +29,7 @@ _FILE_TYPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class GgufFacts:
+class GgufFacts(NamedTuple):
     """What a header says; None where it does not. `parameters` is the file's own count, rarely there."""
 
     architecture: str | None

@@ -29,6 +29,8 @@ def uv_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         value = environ.get(f"PIP_{option.upper().replace('-', '_')}") or files.get(option)
         if value and not any(environ.get(variable) for variable in (name, *others)):
             found[name] = separator.join(value.split())
+    if "UV_INDEX" in found and "UV_INDEX_STRATEGY" not in environ:
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # pip's way: the best version of all indexes
     return found
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Stage = Literal["resolve", "install", "download", "verify", "start", "load"]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a stage is: `done` of `total`, in bytes for `download` and `verify`; `total` of None: not known."""
 
     stage: Stage

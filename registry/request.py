@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from registry.errors import ResolutionError
-from registry.spec import HUBS, Capability, Model, Request, canonical_format, format_size, quantization_bits
+from registry.spec import HUBS, Capability, Model, Request, Spec, canonical_format, format_size, quantization_bits
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The request in the catalogue's own spelling."""
 
     model_format: str | None
@@ -50,12 +49,36 @@ def _read_quantization(text: str | None, model: Model) -> str | None:
     if any(q.lower() == text.lower() for q in known):
         return text
     bits = quantization_bits(text)
-    if bits is None or is_layout_name(text) or all(quantization_bits(q) != bits for q in known):
+    if bits is None or _is_layout_name(text) or all(quantization_bits(q) != bits for q in known):
         raise _no_such("quantization", text, known, model)
     return text
 
 
-def is_layout_name(text: str) -> bool:
+def is_same_quantization(spec: Spec, quantization: str, text: str) -> bool:
+    """True if `text` means this quantization: its name in any case, or the bits that the spec has only once."""
+    if quantization.lower() == text.lower():
+        return True
+    return not _is_named(spec, text) and same_bits(spec, text) == [quantization]
+
+
+def has_quantization(spec: Spec, text: str) -> bool:
+    """True if `text` may mean one of the spec's quantizations."""
+    return _is_named(spec, text) or bool(same_bits(spec, text))
+
+
+def same_bits(spec: Spec, text: str) -> list[str]:
+    """Return the quantizations of as many bits as `text` names, none where it names one layout."""
+    bits = quantization_bits(text)
+    if bits is None or _is_layout_name(text):
+        return []
+    return [q for q in spec.quantizations if quantization_bits(q) == bits]
+
+
+def _is_named(spec: Spec, text: str) -> bool:
+    return any(q.lower() == text.lower() for q in spec.quantizations)
+
+
+def _is_layout_name(text: str) -> bool:
     """True for names such as `Q4_K_M` that mean one layout, where `4bit` and `int4` mean any of four bits."""
     return text.lower().startswith(("q", "iq", "ud-"))
 

@@ -7,10 +7,10 @@ against it, or a rank. The best rank is the choice; everything else is returned 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from registry.errors import ResolutionError
-from registry.request import Wanted, is_layout_name, listing
+from registry.request import Wanted, has_quantization, is_same_quantization, listing, same_bits
 from registry.spec import (
     HUBS,
     Capability,
@@ -48,15 +48,13 @@ _FORMAT_RANKS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     spec: Spec
     quantization: str
     capability: Capability
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
+class _Refused(NamedTuple):
     """A candidate that is out, and whether the request left it in."""
 
     candidate: _Candidate
@@ -64,8 +62,7 @@ class _Refused:
     was_wanted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
+class _Judged(NamedTuple):
     """A candidate that can run, with its source, its warnings and its rank, the lowest first."""
 
     candidate: _Candidate
@@ -166,33 +163,18 @@ def _not_wanted(candidate: _Candidate, wanted: Wanted) -> str | None:
 
 def _other_quantization(candidate: _Candidate, wanted: Wanted) -> str | None:
     text = wanted.quantization
-    if text is None or _is_same_quantization(candidate, text):
+    if text is None or is_same_quantization(candidate.spec, candidate.quantization, text):
         return None
-    if candidate.quantization in _same_bits(candidate.spec, text):
+    if candidate.quantization in same_bits(candidate.spec, text):
         return None
     return f"quantization `{text}` was asked for"
 
 
 def _is_ambiguous(candidate: _Candidate, wanted: Wanted) -> str | None:
     text = wanted.quantization
-    if text is None or _is_same_quantization(candidate, text):
+    if text is None or is_same_quantization(candidate.spec, candidate.quantization, text):
         return None
-    return f"`{text}` may mean {listing(_same_bits(candidate.spec, text), 'or')}"
-
-
-def _is_same_quantization(candidate: _Candidate, text: str) -> bool:
-    """True for the same name in any case, or for the spec's only quantization of as many bits."""
-    if candidate.quantization.lower() == text.lower():
-        return True
-    exact = any(q.lower() == text.lower() for q in candidate.spec.quantizations)
-    return not exact and not is_layout_name(text) and _same_bits(candidate.spec, text) == [candidate.quantization]
-
-
-def _same_bits(spec: Spec, text: str) -> list[str]:
-    bits = quantization_bits(text)
-    if bits is None or is_layout_name(text):
-        return []
-    return [q for q in spec.quantizations if quantization_bits(q) == bits]
+    return f"`{text}` may mean {listing(same_bits(candidate.spec, text), 'or')}"
 
 
 def _cannot_run(candidate: _Candidate, machine: Machine) -> str | None:
@@ -373,7 +355,7 @@ def _never_together(wanted: Wanted, model: Model) -> list[str]:
         names = [q for spec in model.specs if spec.model_format == wanted.model_format for q in spec.quantizations]
         told.append(f"`{wanted.model_format}` comes as {_each_once(names)}")
     if (text := wanted.quantization) is not None:
-        formats = [spec.model_format for spec in model.specs if _has_quantization(spec, text)]
+        formats = [spec.model_format for spec in model.specs if has_quantization(spec, text)]
         told.append(f"`{text}` comes as {_each_once(formats)}")
     return told
 
@@ -382,14 +364,10 @@ def _each_once(names: Sequence[str]) -> str:
     return listing([f"`{name}`" for name in dict.fromkeys(names)])
 
 
-def _has_quantization(spec: Spec, text: str) -> bool:
-    return any(q.lower() == text.lower() for q in spec.quantizations) or bool(_same_bits(spec, text))
-
-
 def _engines_that_could(
     wanted: Wanted, model: Model, capabilities: Sequence[Capability], machine: Machine
 ) -> list[str]:
-    judged, _ = _judge_all(replace(wanted, engine=None), model, capabilities, machine, frozenset())
+    judged, _ = _judge_all(wanted._replace(engine=None), model, capabilities, machine, frozenset())
     return sorted({each.candidate.capability.engine for each in judged})
 
 
@@ -413,4 +391,4 @@ def _what_would_work(
 
 
 def _without(wanted: Wanted, names: Sequence[str]) -> Wanted:
-    return replace(wanted, **dict.fromkeys(names))
+    return wanted._replace(**dict.fromkeys(names))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 _T = TypeVar("_T")
+_NOTHING: Mapping[str, Any] = {}
 
 FORMAT_ALIASES = {"ggufv2": "gguf", "safetensors": "pytorch"}
 HUBS = ("huggingface", "modelscope", "pypi", "local")
@@ -20,8 +20,7 @@ HUBS = ("huggingface", "modelscope", "pypi", "local")
 # --- what a catalogue entry says -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(NamedTuple):
     """Facts of the network, each None where nobody vouches for it."""
 
     kind: str | None = None
@@ -46,8 +45,7 @@ class Architecture:
     attention: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reasoning:
+class Reasoning(NamedTuple):
     """How a model marks its thinking: the text between `start` and `end`; `hybrid` models can be told not to think."""
 
     start: str | None = None
@@ -55,8 +53,7 @@ class Reasoning:
     hybrid: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(NamedTuple):
     """How a conversation becomes text; a `template` of None means the one that the weights carry."""
 
     template: str | None = None
@@ -66,8 +63,7 @@ class Chat:
     tool_calls: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationDefaults:
+class GenerationDefaults(NamedTuple):
     """Sampling values that the model's makers recommend; None leaves the product's own default."""
 
     temperature: float | None = None
@@ -78,8 +74,7 @@ class GenerationDefaults:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedFile:
+class PinnedFile(NamedTuple):
     """What is known of one file at its source's pinned revision.
 
     A size that is `estimated` was computed, not read from the hub: it is shown and added up, never enforced.
@@ -90,8 +85,7 @@ class PinnedFile:
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A small model that drafts tokens for the large one (speculative decoding)."""
 
     repo_id: str
@@ -99,8 +93,7 @@ class Draft:
     quantizations: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where a spec's files are, on one hub. `{quantization}` and `{part}` stand in templates."""
 
     hub: str
@@ -109,12 +102,12 @@ class Source:
     quantizations: tuple[str, ...] = ()
     file: str | None = None
     part_file: str | None = None
-    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = _NOTHING
     projectors: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     draft: Draft | None = None
-    files: Mapping[str, PinnedFile] = field(default_factory=dict)
-    quantization_config: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, PinnedFile] = _NOTHING
+    quantization_config: Mapping[str, Any] = _NOTHING
 
     @property
     def is_pinned(self) -> bool:
@@ -137,7 +130,7 @@ class Source:
         """Return this source at another revision: what was known of the pinned one no longer counts."""
         if revision == self.revision:
             return self
-        return replace(self, revision=revision, files={}, quantization_config={})
+        return self._replace(revision=revision, files={}, quantization_config={})
 
     @classmethod
     def from_json(cls, hub: str, data: Mapping[str, Any]) -> Self:
@@ -150,8 +143,7 @@ class Source:
         return cls(hub=hub, **values)
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(NamedTuple):
     """What somebody states that a spec needs, in bytes; None where nobody says."""
 
     storage_bytes: int | None = None
@@ -162,8 +154,7 @@ class Resources:
     distributed: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """One format and size of a model, with its quantizations and where they are published."""
 
     model_format: str
@@ -190,8 +181,7 @@ class Spec:
         return cls(**values)
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """One entry of the catalogue."""
 
     name: str
@@ -210,10 +200,10 @@ class Model:
     updated: str | None = None
     homepage: str | None = None
     notes: tuple[str, ...] = ()
-    architecture: Architecture = field(default_factory=Architecture)
-    chat: Chat = field(default_factory=Chat)
-    generation: GenerationDefaults = field(default_factory=GenerationDefaults)
-    engine_packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    architecture: Architecture = Architecture()
+    chat: Chat = Chat()
+    generation: GenerationDefaults = GenerationDefaults()
+    engine_packages: Mapping[str, tuple[str, ...]] = _NOTHING
 
     def context_of(self, spec: Spec) -> int | None:
         return spec.context_length or self.context_length
@@ -243,8 +233,7 @@ def _optional(cls: type[_T], data: Mapping[str, Any] | None, *tuples: str) -> _T
 # --- what engines can run, and on what -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FactRule:
+class FactRule(NamedTuple):
     """A fact of the weights that makes an engine refuse them, and why: `quantization_config[key] == value`."""
 
     key: str
@@ -252,8 +241,7 @@ class FactRule:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FormatSupport:
+class FormatSupport(NamedTuple):
     """That an engine reads a format: with which bits a weight, on which accelerators, and what it then refuses.
 
     `bits` are those of `quantization_bits`; 16 stands for unquantized weights. `otherwise` says why not the rest.
@@ -267,8 +255,7 @@ class FormatSupport:
     refuses: tuple[FactRule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Capability:
+class Capability(NamedTuple):
     """What one engine can run, and where. `ranks` orders engines by accelerator, the lowest first.
 
     Engines that are not `automatic` are used only when named; those that are not `launchable` are known to resolution
@@ -280,7 +267,7 @@ class Capability:
     ranks: Mapping[str, int]
     systems: tuple[str, ...] = ("Linux", "Darwin")
     aliases: tuple[str, ...] = ()
-    refusals: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, str] = _NOTHING
     automatic: bool = True
     launchable: bool = True
     needs_weights: bool = True
@@ -290,18 +277,16 @@ class Capability:
         return next((support for support in self.formats if support.model_format == model_format), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One GPU: memory in bytes, the driver's version."""
 
-    index: int
+    number: int
     name: str
     memory_bytes: int
     driver: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """The hardware found: `cores` are those that this process may use, counting affinity and container limits."""
 
     system: str
@@ -321,8 +306,7 @@ class Machine:
 # --- what is asked for, and what comes out ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a person asks for; everything but the name may be left to resolution."""
 
     name: str
@@ -334,8 +318,7 @@ class Request:
     revision: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """One combination that was not chosen, and why."""
 
     engine: str
@@ -344,8 +327,7 @@ class Rejection:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """The choice, why it was made, what to beware of, and everything that was not chosen."""
 
     model: Model

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from registry.cache import cache_folder
 from registry.digest import Digest, digest_of, is_recorded, record, wrong_digest
@@ -21,8 +21,7 @@ from registry.selection import check_path, select_files
 from registry.spec import PinnedFile, Source, Spec
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """One file that a spec needs. `location` is set if it is here with the right size, and was verified once.
 
     Where nobody vouches for its bytes, being here is enough.
@@ -34,8 +33,7 @@ class StoredFile:
     location: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class FileSet:
+class FileSet(NamedTuple):
     """The files that an engine needs of a source. Not `is_known`: only the hub can tell which those are.
 
     `path` is what an engine is given: the file, the first of its parts, or the folder of the snapshot.
@@ -53,8 +51,7 @@ class FileSet:
         return self.is_known and all(file.location is not None for file in self.files)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """A file to have: as the hub lists it, what must be true of it, where it belongs, and where it may be already."""
 
     file: RemoteFile
@@ -261,20 +258,9 @@ def _bring(hub: Hub, listing: Listing, missing: Sequence[_Wanted], tell: Report)
     check_room(missing[0].kept[0].parent, (total or 0) - _arrived_bytes(missing))
     brought, before = {}, 0
     for want in missing:
-        brought[want] = _bring_one(hub, listing, want, _Counter(tell, before, total, want.file.path))
+        brought[want] = _bring_one(hub, listing, want, tell, before, total)
         before += want.size_bytes or 0
     return brought
-
-
-@dataclass(frozen=True, slots=True)
-class _Counter:
-    tell: Report
-    before: int
-    total: int | None
-    text: str
-
-    def __call__(self, done: int) -> None:
-        self.tell(Progress("download", self.before + done, self.total, self.text))
 
 
 def _arrived_bytes(missing: Sequence[_Wanted]) -> int:
@@ -282,13 +268,17 @@ def _arrived_bytes(missing: Sequence[_Wanted]) -> int:
     return sum(path.stat().st_blocks * 512 for path in partials if path.exists())
 
 
-def _bring_one(hub: Hub, listing: Listing, want: _Wanted, counter: _Counter) -> Path:
+def _bring_one(hub: Hub, listing: Listing, want: _Wanted, tell: Report, before: int, total: int | None) -> Path:
     target = want.kept[0]
+
+    def tell_sum(done: int) -> None:
+        tell(Progress("download", before + done, total, want.file.path))
+
     with _locked(target):
         # While we waited for the lock, another process may have brought it.
-        if (here := _adopt(hub, listing, want, counter.tell)) is not None:
+        if (here := _adopt(hub, listing, want, tell)) is not None:
             return here
-        hub.bring(listing, want.file, target, counter)
+        hub.bring(listing, want.file, target, tell_sum)
         _check_pinned_bytes(target, want)
         return hub.place(listing, want.file, target)
 

@@ -129,7 +129,7 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise CatalogueError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise _syntax_error(path, error) from error
+        raise _syntax_error(path, text, error) from error
     return [_read_entry(path, node) for node in nodes if node.value]
 
 
@@ -146,11 +146,12 @@ def _refuse_bombs(text: str, file: str) -> None:
             raise SchemaError(f"{file}:{line} is nested too deep", file=file, line=line, key="")
 
 
-def _syntax_error(path: Path, error: yaml.YAMLError) -> SchemaError:
+def _syntax_error(path: Path, text: str, error: yaml.YAMLError) -> SchemaError:
     mark = getattr(error, "problem_mark", None)
-    line = 1 if mark is None else mark.line + 1
+    # Of a character that YAML does not allow, libyaml tells the byte alone.
+    line = text.encode().count(b"\n", 0, getattr(error, "position", 0)) if mark is None else mark.line
     cause = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
-    return SchemaError(f"{path}:{line} is not YAML: {cause}", file=str(path), line=line, key="")
+    return SchemaError(f"{path}:{line + 1} is not YAML: {cause}", file=str(path), line=line + 1, key="")
 
 
 def _read_entry(path: Path, node: yaml.Node) -> dict[str, Any]:

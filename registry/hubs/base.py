@@ -6,16 +6,14 @@ The first half of `Hub` reads the disk only and never imports the hub's own libr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from registry.digest import Digest
 from registry.spec import Source
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
+class RemoteFile(NamedTuple):
     """One file of a listing; None is what the hub does not say. `url` is only known just after listing."""
 
     path: str
@@ -32,8 +30,7 @@ class RemoteFile:
         return None if self.git_sha1 is None else Digest("git-sha1", self.git_sha1)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """Every file of a repo at `revision`: a commit, an exact version, or where the hub has no more the branch itself.
 
     `reference` is what was asked for: the same, or a branch or tag that stood at `revision`.

@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from registry.schema import validate_entry
 from registry.spec import Model
+
+# A busy machine may take its time.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def entry(name: str = "small", *, specs: list[dict[str, Any]] | None = None, **facts: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def test_variables_become_uvs() -> None:
         "UV_DEFAULT_INDEX": "https://mirror/simple",
         "UV_INDEX": "https://a/simple https://b/simple",
         "UV_FIND_LINKS": "/wheels,/more",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from registry.catalogue import read_catalogue
 from registry.errors import ResolutionError
 from registry.resolution import LARGE_SETUP_BYTES, resolve
 from registry.spec import Capability, FormatSupport, Gpu, Machine, Model, Request, Resolution, parse_size
-from tests.registry.entries import model, spec
+from tests.registry.entries import PATIENT, model, spec
 
 GB = 1_000_000_000
 CPU = Machine("Linux", "x86_64", cores=8, memory_bytes=16 * GB)
@@ -378,13 +377,13 @@ SIZES = model(
     [(1, 0.5, "Q4_K_M"), (4, 0.5, "Q4_K_M"), (8, 7, "Q4_K_M"), (64, 70, "Q4_K_M")],
 )
 def test_the_largest_size_that_fits_is_chosen(memory_gb: int, size: float, quantization: str) -> None:
-    found = _resolve(SIZES, replace(CPU, memory_bytes=memory_gb * GB))
+    found = _resolve(SIZES, CPU._replace(memory_bytes=memory_gb * GB))
     assert (found.spec.size_in_billions, found.quantization) == (size, quantization)
     assert any(reason.startswith(f"size {size:g}: the largest that suits") for reason in found.reasons)
 
 
 def test_what_does_not_fit_says_how_much_it_needs() -> None:
-    found = _resolve(SIZES, replace(CPU, memory_bytes=8 * GB))
+    found = _resolve(SIZES, CPU._replace(memory_bytes=8 * GB))
     reasons = {reason.reason for reason in found.rejected}
     assert "its weights, about 35.0 GB, leave too little of the memory" in reasons
     assert "its weights, about 7.0 GB, leave too little of the memory" in reasons
@@ -392,7 +391,7 @@ def test_what_does_not_fit_says_how_much_it_needs() -> None:
 
 
 def test_the_smallest_is_chosen_where_nothing_fits() -> None:
-    found = _resolve(SIZES, replace(CPU, memory_bytes=100_000_000))
+    found = _resolve(SIZES, CPU._replace(memory_bytes=100_000_000))
     assert found.spec.size_in_billions == 0.5
 
 
@@ -401,7 +400,7 @@ def test_the_gpu_s_memory_counts_where_there_is_one() -> None:
 
 
 def test_a_size_that_is_asked_for_is_kept_whatever_fits() -> None:
-    found = _resolve(SIZES, replace(CPU, memory_bytes=GB), size_in_billions=70.0)
+    found = _resolve(SIZES, CPU._replace(memory_bytes=GB), size_in_billions=70.0)
     assert found.spec.size_in_billions == 70
 
 
@@ -522,7 +521,7 @@ _specs = st.builds(
     st.lists(_hubs, max_size=3, unique=True),
 )
 _models = st.lists(_specs, min_size=1, max_size=4).map(lambda specs: model(specs=specs))
-_machines = st.sampled_from([*MACHINES.values(), Machine("Windows", "AMD64", 4, 8 * GB), replace(CPU, memory_bytes=GB)])
+_machines = st.sampled_from([*MACHINES.values(), Machine("Windows", "AMD64", 4, 8 * GB), CPU._replace(memory_bytes=GB)])
 _engines = st.sampled_from([*(capability.engine for capability in CAPABILITIES), "vLLM", "nonsense"])
 _requests = st.builds(
     Request,
@@ -557,6 +556,7 @@ def _check_refusal(error: ResolutionError, found: Model, machine: Machine) -> No
             _run_hint(found, error.hint, machine)
 
 
+@PATIENT
 @given(_requests, _models, _machines, _installed)
 def test_a_choice_of_the_model_or_a_reason_against_every_combination(
     request: Request, found: Model, machine: Machine, installed: frozenset[str]
@@ -579,6 +579,7 @@ def test_a_choice_of_the_model_or_a_reason_against_every_combination(
     assert chosen + rejected == _combinations(found)
 
 
+@PATIENT
 @given(_requests, _models, _machines, _installed)
 def test_the_same_question_has_the_same_answer(
     request: Request, found: Model, machine: Machine, installed: frozenset[str]

@@ -21,7 +21,7 @@ from registry.spec import (
     parse_size,
     quantization_bits,
 )
-from tests.registry.entries import entry, model, spec
+from tests.registry.entries import PATIENT, entry, model, spec
 
 HOSTILE = [
     "-x",
@@ -146,11 +146,13 @@ def test_what_is_no_size(written: Any) -> None:
         validate_entry(entry(specs=[spec(size=written)]))
 
 
+@PATIENT
 @given(st.floats(0.001, 9999).map(lambda size: round(size, 3)))
 def test_a_size_is_read_back_from_what_is_shown(size: float) -> None:
     assert parse_size(format_size(parse_size(str(size)))) == pytest.approx(size, rel=1e-5)
 
 
+@PATIENT
 @given(st.text())
 def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
     try:
@@ -343,12 +345,14 @@ _data = st.recursive(
 )
 
 
+@PATIENT
 @given(_data)
 def test_any_data_is_an_entry_or_a_validation_error(data: object) -> None:
     with pytest.raises(ValidationError):
         validate_entry(data)
 
 
+@PATIENT
 @given(st.sampled_from(sorted(json_schema()["properties"])), _data)
 def test_any_value_of_any_key_is_taken_or_refused(key: str, value: object) -> None:
     try:
@@ -358,6 +362,7 @@ def test_any_value_of_any_key_is_taken_or_refused(key: str, value: object) -> No
     assert Model.from_json(canonical).name
 
 
+@PATIENT
 @given(
     st.sampled_from(["repo_id", "revision", "file", "part_file", "projectors", "files", "parts", "draft", "exclude"]),
     _data,

@@ -249,8 +249,8 @@ def test_pins_of_files_that_the_hub_has_no_sha256_for(hub: HubServer, folder_com
     spec, source, quantization = folder("huggingface", folder_commit)
     right = hashlib.sha256(FOLDER["config.json"]).hexdigest()
     with pytest.raises(DigestError):
-        pull(spec, replace(source, files={"config.json": PinnedFile(sha256="ab" * 32)}), quantization)
-    assert pull(spec, replace(source, files={"config.json": PinnedFile(sha256=right)}), quantization).is_complete
+        pull(spec, source._replace(files={"config.json": PinnedFile(sha256="ab" * 32)}), quantization)
+    assert pull(spec, source._replace(files={"config.json": PinnedFile(sha256=right)}), quantization).is_complete
 
 
 @BOTH

@@ -120,11 +120,11 @@ def test_an_error_names_file_line_key_and_what_would_be_right(
     ("text", "line", "message"),
     [
         ("a: &x 1\nb: *x\n", 2, "uses the alias `*x`; write the value out"),
-        ("a: b: c\n", 1, "is not YAML: mapping values are not allowed in this context"),
+        ("a: b: c\n", 1, "is not YAML: mapping values are not allowed"),
         ("name: x\n\tspecs: 1\n", 2, "is not YAML"),
         ("name: [x\n", 2, "is not YAML"),
         ("name: 'x\n", 2, "is not YAML"),
-        ("name: \0\n", 1, "is not YAML: control characters are not allowed"),
+        ("# é\nname: \0\n", 2, "characters are not allowed"),
         ("? [a, b]\n: c\n", 1, "has a key that is not text"),
         ("- name: x\n", 1, "is not a mapping of keys"),
         ("just text\n", 1, "is not a mapping of keys, but `just text` was given"),
@@ -260,7 +260,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_entries(tmp_path)
 
 
-_ANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
+_ANY = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=80, deadline=None
+)
 _FRAGMENTS = st.sampled_from(
     [
         GOOD,
