@@ -327,9 +327,8 @@ def main(arguments: Sequence[str]) -> int:
     stale = [name for name, text in wanted.items() if name not in made or (FOLDER / name).read_text("utf-8") != text]
     forgotten = sorted(made - set(wanted))
     if "--check" in arguments:
-        print(
-            *(f"docs/{name} is not current: run `python docs/generate.py`" for name in (*stale, *forgotten)), sep="\n"
-        )
+        for name in (*stale, *forgotten):
+            print(f"docs/{name} is not current: run `python docs/generate.py`")
         return 1 if stale or forgotten else 0
     for name in stale:
         (FOLDER / name).parent.mkdir(exist_ok=True)

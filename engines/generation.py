@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from engines.base import Wire
 from registry.errors import ContextOverflowError, InvalidRequestError, UnsupportedParameterError
@@ -41,8 +41,7 @@ class Sampling(TypedDict, total=False):
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """How many tokens went in and came out; those of the reasoning are among those of the completion."""
 
     prompt_tokens: int
@@ -54,8 +53,7 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(NamedTuple):
     """How long it took, in seconds from sending the request, and the speed of decoding after the first token.
 
     `queue_s` is the part of `first_token_s` before the engine began to read the prompt, 0 where it does not tell.
@@ -91,8 +89,7 @@ class Reply(Result):
         return {"role": "assistant", "content": self.text}
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A piece of an answer; the last one carries the `finish_reason`."""
 
     text: str
@@ -103,8 +100,7 @@ class Chunk:
 # --- the closed list of fields ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A finite number from `low` to `high`; `above` says that `low` itself is out. A bool is not a number."""
 
     kind: type[int] | type[float]
@@ -133,8 +129,7 @@ class Number:
         return f"{noun} above {self.low:g} and at most {top}" if self.above else f"{noun} from {self.low:g} to {top}"
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(NamedTuple):
     """A text or a list of texts, none of them empty."""
 
     def check(self, name: str, value: object) -> object:
@@ -190,8 +185,7 @@ def check_sampling(sampling: Mapping[str, object]) -> dict[str, object]:
 # --- requests --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """The running model that a request is made for: its name at the engine, the engine's words, the model's facts.
 
     `context_length` is in tokens and holds for each request.
@@ -201,11 +195,10 @@ class Target:
     engine: str
     wire: Wire
     context_length: int
-    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+    defaults: GenerationDefaults = GenerationDefaults()
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(NamedTuple):
     """A request as an engine takes it: where to, the JSON, and how long its answer may take."""
 
     path: str

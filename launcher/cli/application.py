@@ -10,14 +10,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from launcher.cli.commands import ALIASES, COMMANDS, HIDDEN_DEFAULT
-from launcher.cli.options import UsageError, grouped
+from launcher.cli.options import UsageError, grouped, named_twice
 
 
 class LaunchCommand(TyperCommand):
-    """A command that notices when an option has swallowed the next one."""
+    """A command that says what is wrong with its words: an option that has swallowed the next one, a second name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
+        ctx.allow_extra_args = True  # what an option has swallowed is often why there is one word too many
+        super().parse_args(ctx, args)
+        self._refuse_swallowed(ctx)
+        if ctx.args and not ctx.resilient_parsing:
+            self._refuse_extra(ctx)
+        return []
+
+    def _refuse_swallowed(self, ctx: Any) -> None:
         known = {name for parameter in self.params for name in parameter.opts}
         for parameter in self.params:
             values = ctx.params.get(parameter.name)
@@ -26,7 +33,14 @@ class LaunchCommand(TyperCommand):
                     raise UsageError(
                         f"`{max(parameter.opts, key=len)}` was given `{value}`", hint="is a shell variable empty?"
                     )
-        return rest
+
+    def _refuse_extra(self, ctx: Any) -> None:
+        first = ctx.params.get("name")
+        if first is None:
+            raise UsageError(f"`{ctx.args[0]}` is one word too many", hint=f"{ctx.command_path} --help")
+        names = [first, *ctx.args]
+        hint = "a question goes behind `--prompt`, in quotes" if "prompt" in ctx.params else None
+        raise UsageError(named_twice(names), hint=hint)
 
 
 class LaunchGroup(TyperGroup):
@@ -52,7 +66,9 @@ class LaunchGroup(TyperGroup):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Show the default command's options as the program's own."""
         self.format_commands(ctx, formatter)
-        _build(HIDDEN_DEFAULT).format_options(ctx, formatter)
+        default = _build(HIDDEN_DEFAULT)
+        default.params += self.params
+        default.format_options(ctx, formatter)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[NAME] [OPTIONS] [-- ENGINE OPTIONS]  |  COMMAND [ARGS]…"]
@@ -69,7 +85,7 @@ class LaunchGroup(TyperGroup):
 
 def application() -> Any:
     """Return the whole command line as typer runs it."""
-    app = typer.Typer(cls=LaunchGroup, callback=_program, **_SETTINGS)
+    app = typer.Typer(cls=LaunchGroup, callback=_program, **{**_SETTINGS, "add_completion": True})
     # Typer wants to see a command to make a group; the group finds the commands itself.
     app.command("chat")(_program)
     return typer.main.get_command(app)
@@ -107,6 +123,6 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambd
 _SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
-    "add_completion": True,
+    "add_completion": False,
     "context_settings": _CONTEXT,
 }

@@ -26,6 +26,7 @@ _CURES = {
     "--n-predict": "it is `--max-tokens` here",
     "--model": "it is `--model-name`, or `--model-path` for a file",
     "--host": "the endpoint answers on 127.0.0.1 only in this version",
+    "-e": "nothing has to be running first",
     "--endpoint": "nothing has to be running first",
 }
 _ENGINE_OPTIONS = {
@@ -83,7 +84,7 @@ def _usage_error(error: Any, given: Sequence[str]) -> UsageError:
     """Return what typer found wrong as an error of ours, with the cure where one is known."""
     option = getattr(error, "option_name", None)
     possible = getattr(error, "possibilities", None)
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".?").replace("'", "`")
     if option is None or (possible is None and "No such option" not in message):
         return UsageError(message[0].lower().upper() + message[1:], hint=_empty_variable(message, given))
     return UsageError(f"There is no option `{option}`", hint=_cure(option, possible or (), given))

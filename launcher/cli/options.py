@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_type_hints
 
 import typer
 
@@ -25,8 +24,7 @@ def _option(names: str, text: str, variable: str | None = None, **settings: Any)
     return typer.Option(*names.split(), help=text, envvar=variable, **settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Which:
+class Which(NamedTuple):
     """Which model, format, quantization, engine and hub."""
 
     model_name: Annotated[str | None, _option("-n --model-name", "The same as NAME.", "LAUNCH_MODEL_NAME")] = None
@@ -68,8 +66,7 @@ class Which:
         return request
 
 
-@dataclass(frozen=True, slots=True)
-class How:
+class How(NamedTuple):
     """How the engine runs."""
 
     context_length: Annotated[
@@ -94,8 +91,7 @@ class How:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(NamedTuple):
     """What may be fetched."""
 
     offline: Annotated[bool, _option("--offline", "Use only what is here.", "LAUNCH_OFFLINE")] = False
@@ -105,8 +101,7 @@ class Network:
         return {"offline": self.offline, "install": not self.no_install}
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What the model is asked, and how the answer is sampled."""
 
     system: Annotated[str | None, _option("--system", "A system message, or @FILE.")] = None
@@ -127,8 +122,7 @@ class Ask:
         return cast("Sampling", {name: value for name, value in given.items() if value is not None})
 
 
-@dataclass(frozen=True, slots=True)
-class Printing:
+class Printing(NamedTuple):
     """How things are printed."""
 
     json: Annotated[bool, _option("--json", "Print JSON for programs.", "LAUNCH_JSON")] = False
@@ -151,12 +145,17 @@ def model_of(name: str | None, which: Which) -> str:
     """Return the model that was named, once."""
     given = [value for value in (name, which.model_name, which.model_path) if value is not None]
     if len(given) > 1:
-        raise UsageError(f"The model is named {len(given)} times: {', '.join(f'`{value}`' for value in given)}")
+        raise UsageError(named_twice(given))
     if not given:
         raise UsageError("No model is named", hint="launch list")
     if which.model_path is not None and not which.model_path.startswith(("/", "~", ".")):
         return f"./{which.model_path}"
     return given[0]
+
+
+def named_twice(names: Sequence[str]) -> str:
+    """Return the message for more than one name."""
+    return f"The model is named {len(names)} times: {', '.join(f'`{name}`' for name in names)}"
 
 
 def request_of(*groups: Which | How | Network, engine_args: tuple[str, ...] = ()) -> Request:
@@ -168,9 +167,9 @@ def request_of(*groups: Which | How | Network, engine_args: tuple[str, ...] = ()
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command take its options as groups: parameters whose type is a dataclass become their fields."""
+    """Let a command take its options as groups: parameters whose type is a named tuple become its fields."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    groups = {name: hint for name, hint in hints.items() if hasattr(hint, "_field_defaults")}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         if parameter.name in groups:
@@ -180,7 +179,7 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(**values: Any) -> Any:
-        built = {name: kind(**{f.name: values.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        built = {name: group(*(values.pop(field) for field in group._fields)) for name, group in groups.items()}
         return command(**built, **values)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -188,11 +187,11 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _parameters_of(group: type) -> list[inspect.Parameter]:
+def _parameters_of(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in fields(group)
+        inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field])
+        for field, default in group._field_defaults.items()
     ]
 
 

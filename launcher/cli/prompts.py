@@ -128,5 +128,5 @@ def describe_result(result: Result) -> dict[str, Any]:
             "completion_tokens": result.usage.completion_tokens,
             "total_tokens": result.usage.total_tokens,
         },
-        "timings": {name: getattr(result.timings, name) for name in result.timings.__dataclass_fields__},
+        "timings": result.timings._asdict(),
     }
