@@ -1,0 +1,34 @@
+"""`launch` in this process, and a look for what a test's launches have left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.cli.main import main
+from tests.fakes.scripted_engine import wait_until_gone
+from tests.launcher.commands import Done, Run, processes_with
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs the command line here, which is quicker than as a program of its own."""
+
+    def run(*arguments: str) -> Done:
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return Done(code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _no_orphans(_own_home: None, runtime_folder: Path) -> Iterator[None]:
+    """Fail a test that leaves a process behind: every launch of it has this folder in its environment."""
+    assert os.environ["XDG_RUNTIME_DIR"] == str(runtime_folder)
+    yield
+    left = wait_until_gone(processes_with("XDG_RUNTIME_DIR", str(runtime_folder)), 2)
+    assert not left, f"processes {left} are left"
