@@ -10,8 +10,8 @@ CAPABILITY = Capability(
             "gptq",
             bits=(4, 8),
             refuses=(
-                FactRule("desc_act", True, "`vllm` 0.32 and later refuses act-order GPTQ, as these weights are"),
-                FactRule("sym", False, "`vllm` 0.32 and later refuses asymmetric GPTQ, as these weights are"),
+                FactRule("desc_act", True, "refuses act-order GPTQ since 0.32, and these weights are"),
+                FactRule("sym", False, "refuses asymmetric GPTQ since 0.32, and these weights are"),
             ),
         ),
         FormatSupport("awq", bits=(4,)),

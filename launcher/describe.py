@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engines.index import CAPABILITIES
 from launcher.output import format_bytes
 from launcher.plans import Plan
-from registry.spec import Architecture, Model, Resolution, Source, Spec, format_size
+from registry.spec import Architecture, Model, Rejection, Resolution, Source, Spec, format_size
 
 if TYPE_CHECKING:
     from launcher.inspection import Inspection
 
+AUTOMATIC = frozenset(each.engine for each in CAPABILITIES if each.automatic)
 HUB_TITLES = {
     "huggingface": "Hugging Face",
     "modelscope": "ModelScope",
@@ -27,9 +29,9 @@ def headline(plan: Plan) -> str:
     return f"{plan.name} as {plan.model_format} {plan.quantization} on {plan.engine}"
 
 
-def summary_lines(plan: Plan) -> Iterator[str]:
+def summary_lines(plan: Plan, *, with_engine: bool = True) -> Iterator[str]:
     """Yield what is about to happen: nothing where everything is here, always the bytes before the first of them."""
-    if not plan.environment.is_installed:
+    if with_engine and not plan.environment.is_installed:
         yield _row("install", f"{plan.engine}, {_bytes_or_unknown(plan.environment.install_bytes)}, once")
     if plan.download_bytes is None:
         yield _row("fetch", f"{_origin(plan)}; only the hub can tell which files and how large")
@@ -37,13 +39,13 @@ def summary_lines(plan: Plan) -> Iterator[str]:
         missing = sum(not file.cached for file in plan.files)
         count = f"{missing} file{'s' if missing > 1 else ''}"
         yield _row("fetch", f"{count}, {format_bytes(plan.download_bytes)} from {_origin(plan)}")
-    if (plan.download_bytes or 0) and plan.environment.install_bytes:
-        yield _row("total", format_bytes((plan.download_bytes or 0) + plan.environment.install_bytes))
+    if with_engine and plan.download_bytes and plan.environment.install_bytes:
+        yield _row("total", format_bytes(plan.download_bytes + plan.environment.install_bytes))
 
 
 def engine_lines(plan: Plan) -> Iterator[str]:
     """Yield the other engines, each with the reason against it, and the device."""
-    others = [f"{engine}: {reason}" for engine, reason in plan.not_chosen() if "only when it is named" not in reason]
+    others = [f"{engine}: {reason.partition(':')[0]}" for engine, reason in plan.not_chosen() if engine in AUTOMATIC]
     if others:
         yield _row("not", " · ".join(others))
     yield _row("device", plan.device)
@@ -201,17 +203,25 @@ def inspection_lines(found: Inspection) -> Iterator[str]:
         yield _row("here", f"{choice.spec.model_format} {choice.quantization} on {choice.engine}")
         yield from (_row("why", reason) for reason in choice.reasons)
     for (engine, reason), combinations in _by_reason(found).items():
-        yield _row("not", f"{engine}: {reason} ({', '.join(combinations)})")
+        yield _row("not", f"{engine}: {reason} ({'; '.join(_named(found.model, combinations))})")
     if found.siblings:
         yield ""
         yield _row("family", f"others of {found.model.family}: {', '.join(found.siblings)}")
 
 
-def _by_reason(found: Inspection) -> dict[tuple[str, str], list[str]]:
-    grouped: dict[tuple[str, str], list[str]] = {}
+def _by_reason(found: Inspection) -> dict[tuple[str, str], list[Rejection]]:
+    grouped: dict[tuple[str, str], list[Rejection]] = {}
     for each in found.rejected:
-        grouped.setdefault((each.engine, each.reason), []).append(f"{each.model_format} {each.quantization}")
+        grouped.setdefault((each.engine, each.reason), []).append(each)
     return grouped
+
+
+def _named(model: Model, combinations: Sequence[Rejection]) -> Iterator[str]:
+    """Yield each format with those of its quantizations that are meant, or alone where all are."""
+    for model_format in dict.fromkeys(each.model_format for each in combinations):
+        meant = [each.quantization for each in combinations if each.model_format == model_format]
+        known = [q for spec in model.specs if spec.model_format == model_format for q in spec.quantizations]
+        yield model_format if len(meant) == len(known) else f"{model_format} {', '.join(meant)}"
 
 
 def plain(value: Any) -> Any:

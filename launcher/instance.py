@@ -59,12 +59,19 @@ def start_instance(plan: Plan, report: Report, *, is_probed: bool = True) -> Ins
     return instance
 
 
-def prepare_environment(plan: Plan, report: Report) -> str:
-    """Return the Python of the engine's environment, which is made first where it is not there."""
+def check_launchable(plan: Plan) -> None:
+    """Raise EngineNotInstalledError where this version knows the plan's engine, but does not start it."""
     if find_engine(plan.engine) is None:
         raise EngineNotInstalledError(
-            f"`{plan.engine}` is known, but this version does not start it", hint="launch engines"
+            f"`{plan.engine}` is known, but this version does not start it",
+            details=[f"it is the choice for {plan.model_format} `{plan.quantization}`"],
+            hint=f"launch inspect {plan.name}",
         )
+
+
+def prepare_environment(plan: Plan, report: Report) -> str:
+    """Return the Python of the engine's environment, which is made first where it is not there."""
+    check_launchable(plan)
     if plan.environment.is_installed or plan.requirements is None:
         return plan.environment.python
     if not plan.may_install:

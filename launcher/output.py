@@ -182,8 +182,17 @@ def describe_error(error: LaunchError) -> dict[str, Any]:
         "hint": error.hint,
         "permanent": error.permanent,
         "details": list(error.details),
-        "facts": json.loads(json.dumps(error.facts(), default=str)),
+        "facts": {name: _plain(value) for name, value in error.facts().items()},
     }
+
+
+def _plain(value: Any) -> object:
+    """Return a fact as JSON has it; a rejection with its names."""
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def format_bytes(size_bytes: float) -> str:

@@ -25,7 +25,10 @@ def check_port(port: int) -> None:
         socket.create_server((HOST, port)).close()
     except OSError as error:
         raise PortInUseError(
-            f"Port {port} of {HOST} cannot be used: {error.strerror}", host=HOST, port=port, hint="--port 0"
+            f"Port {port} of {HOST} cannot be used: {os.strerror(error.errno or 0)}",
+            host=HOST,
+            port=port,
+            hint="--port 0",
         ) from error
 
 

@@ -55,11 +55,11 @@ class _Candidate(NamedTuple):
 
 
 class _Refused(NamedTuple):
-    """A candidate that is out, and whether the request left it in."""
+    """A candidate that is out; where the request left it in, `detail` is the reason as a sentence of its own."""
 
     candidate: _Candidate
     reason: str
-    was_wanted: bool
+    detail: str | None
 
 
 class _Judged(NamedTuple):
@@ -133,13 +133,16 @@ def _rejection(candidate: _Candidate, reason: str) -> Rejection:
 
 def _judge(candidate: _Candidate, wanted: Wanted, machine: Machine, installed: frozenset[str]) -> _Judged | _Refused:
     if reason := _not_wanted(candidate, wanted):
-        return _Refused(candidate, reason, was_wanted=False)
-    if reason := _is_ambiguous(candidate, wanted) or _cannot_run(candidate, machine):
-        return _Refused(candidate, reason, was_wanted=True)
+        return _Refused(candidate, reason, detail=None)
+    if reason := _is_ambiguous(candidate, wanted):
+        return _Refused(candidate, reason, detail=reason)
+    if reason := _cannot_run(candidate, machine):
+        return _Refused(candidate, reason, detail=f"`{candidate.capability.engine}` {reason}")
     published = candidate.spec.sources_of(candidate.quantization)
     sources = [source for source in published if source.hub in HUBS and wanted.hub in (None, source.hub)]
     if not sources:
-        return _Refused(candidate, _no_source(candidate, wanted), was_wanted=True)
+        reason = _no_source(candidate, wanted)
+        return _Refused(candidate, reason, detail=reason)
     source = sources[0] if wanted.revision is None else sources[0].at_revision(wanted.revision)
     warnings = _conflicts(candidate, source)
     large = candidate.capability.engine not in installed and candidate.capability.setup_bytes > LARGE_SETUP_BYTES
@@ -153,7 +156,7 @@ def _not_wanted(candidate: _Candidate, wanted: Wanted) -> str | None:
     if wanted.engine not in (None, capability.engine):
         return f"`{wanted.engine}` was asked for"
     if wanted.engine is None and not capability.automatic:
-        return f"`{capability.engine}` is used only when it is named"
+        return "is used only when it is named"
     if wanted.model_format not in (None, spec.model_format):
         return f"format `{wanted.model_format}` was asked for"
     if wanted.size_in_billions not in (None, spec.size_in_billions):
@@ -181,21 +184,20 @@ def _cannot_run(candidate: _Candidate, machine: Machine) -> str | None:
     capability, spec = candidate.capability, candidate.spec
     support = capability.support_of(spec.model_format)
     if support is None:
-        reads = listing([f"`{each.model_format}`" for each in capability.formats])
         because = capability.refusals.get(spec.model_format)
-        return f"`{capability.engine}` reads {reads}, not `{spec.model_format}`" + (f": {because}" if because else "")
+        return f"reads no `{spec.model_format}`" + (f": {because}" if because else "")
     if machine.system not in capability.systems:
-        return f"`{capability.engine}` does not run on {machine.system}"
+        return f"does not run on {machine.system}"
     if support.accelerators is not None and machine.accelerator not in support.accelerators:
-        return f"`{capability.engine}` runs `{spec.model_format}` on {listing(support.accelerators, 'or')} only"
+        return f"runs `{spec.model_format}` on {listing(support.accelerators, 'or')} only"
     return _cannot_read(candidate, support)
 
 
 def _cannot_read(candidate: _Candidate, support: FormatSupport) -> str | None:
     if support.bits is None or quantization_bits(candidate.quantization) in support.bits:
         return None
-    name = f"`{candidate.capability.engine}` does not run {support.model_format} as `{candidate.quantization}`"
-    return f"{name}: {support.otherwise}" if support.otherwise else name
+    reason = f"does not run {support.model_format} as `{candidate.quantization}`"
+    return f"{reason}: {support.otherwise}" if support.otherwise else reason
 
 
 def _no_source(candidate: _Candidate, wanted: Wanted) -> str:
@@ -208,7 +210,7 @@ def _no_source(candidate: _Candidate, wanted: Wanted) -> str:
 
 
 def _conflicts(candidate: _Candidate, source: Source) -> tuple[str, ...]:
-    """Return why the engine will refuse these very weights, by what is known of the pinned revision."""
+    """Return what the engine will do with these very weights, by what is known of the pinned revision."""
     support = candidate.capability.support_of(candidate.spec.model_format)
     rules = support.refuses if support else ()
     return tuple(rule.reason for rule in rules if source.quantization_config.get(rule.key) == rule.value)
@@ -257,9 +259,9 @@ def _why_not(other: _Judged, best: _Judged) -> str:
     if other.warnings and not best.warnings:
         return other.warnings[0]
     if not engine.launchable and chosen.launchable:
-        return f"`{engine.engine}` is known, but this version does not start it"
+        return "is known, but this version does not start it"
     if other.needs_large_setup and not best.needs_large_setup:
-        return f"`{engine.engine}` is not installed, and takes {engine.setup_bytes / 1e9:.1f} GB to set up"
+        return f"is not installed, and takes {engine.setup_bytes / 1e9:.1f} GB to set up"
     if best.fits and not other.fits:
         return f"its weights, about {_weights_bytes(other.candidate) / 1e9:.1f} GB, leave too little of the memory"
     if other.candidate.spec.size_in_billions != best.candidate.spec.size_in_billions:
@@ -277,11 +279,14 @@ def _why_not(other: _Judged, best: _Judged) -> str:
 
 
 def _warnings(best: _Judged, wanted: Wanted) -> Iterator[str]:
-    yield from best.warnings or _unchecked(best)
+    engine = best.candidate.capability
+    yield from (f"`{engine.engine}` {warning}" for warning in best.warnings)
+    if not best.warnings:
+        yield from _unchecked(best)
     if wanted.revision is not None and best.source not in best.candidate.spec.sources:
         yield f"revision `{wanted.revision}` replaces the catalogue's pin: its checksums do not count"
-    if not best.candidate.capability.launchable:
-        yield f"`{best.candidate.capability.engine}` is known, but this version does not start it"
+    if not engine.launchable:
+        yield f"`{engine.engine}` is known, but this version does not start it"
 
 
 def _unchecked(best: _Judged) -> Iterator[str]:
@@ -323,11 +328,11 @@ def _nothing_runs(
     refused: Sequence[_Refused],
 ) -> ResolutionError:
     words = ", ".join(f"{what} `{value}`" for what, value in _asked(wanted).items())
-    told = [out.reason for out in refused if out.was_wanted] or _never_together(wanted, model)
+    told = [out.detail for out in refused if out.detail] or _never_together(wanted, model)
     others = _engines_that_could(wanted, model, capabilities, machine)
     return ResolutionError(
         f"Nothing here runs `{model.name}`" + (f" with {words}" if words else ""),
-        rejected=[_rejection(out.candidate, out.reason) for out in sorted(refused, key=lambda out: not out.was_wanted)],
+        rejected=[_rejection(out.candidate, out.reason) for out in sorted(refused, key=lambda out: out.detail is None)],
         details=[*list(dict.fromkeys(told))[:6], *(f"`{engine}` runs it" for engine in others)],
         hint=_what_would_work(request.name, wanted, model, capabilities, machine),
     )

@@ -50,13 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(own or ["--help"], engine_arguments)
     except LaunchError as error:
-        return _fail(error, as_json="--json" in own)
+        return _fail(error, as_json=_wants_json(own))
     except typer.TyperException as error:
-        return _fail(_usage_error(error, given), as_json="--json" in own)
+        return _fail(_usage_error(error, given), as_json=_wants_json(own))
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         return _leave_broken_pipe()
+
+
+def _wants_json(own: Sequence[str]) -> bool:
+    """Return whether programs read the output, for a line that may be too wrong to be parsed."""
+    import os
+
+    return "--json" in own or os.environ.get("LAUNCH_JSON", "").lower() in ("1", "true", "t", "yes", "y", "on")
 
 
 def _fail(error: LaunchError, *, as_json: bool) -> int:

@@ -11,7 +11,7 @@ def command(which: Which, network: Network, printing: Printing, name: Name = Non
 
     output = printing.output()
     plan = plan_of(model_of(name, which), request_of(which, network))
-    announce(plan, output)
+    announce(plan, output, with_engine=False)
     files = pull_files(plan, output.progress)
     output.end_progress()
     if output.as_json:

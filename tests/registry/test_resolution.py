@@ -35,11 +35,11 @@ ALLOWED = [
 FORBIDDEN = [
     ("pytorch", "8-bit", "vllm", "`vllm` does not run pytorch as `8-bit`: bitsandbytes left its tree for a plugin"),
     ("pytorch", "4-bit", "vllm", "`vllm` does not run pytorch as `4-bit`: bitsandbytes left its tree for a plugin"),
-    *(("gguf", q, "vllm", "not `gguf`: its GGUF reader left the tree for a plugin") for q in GGUF),
-    *(("gguf", q, "transformers", "not `gguf`: it would unpack the weights") for q in GGUF),
-    *(("pytorch", q, "llama.cpp", "`llama.cpp` reads `gguf`, not `pytorch`") for q in ("none", "8-bit", "4-bit")),
-    ("gptq", "Int4", "llama.cpp", "`llama.cpp` reads `gguf`, not `gptq`"),
-    ("awq", "Int4", "llama.cpp", "`llama.cpp` reads `gguf`, not `awq`"),
+    *(("gguf", q, "vllm", "reads no `gguf`: its GGUF reader left the tree for a plugin") for q in GGUF),
+    *(("gguf", q, "transformers", "reads no `gguf`: it would unpack the weights") for q in GGUF),
+    *(("pytorch", q, "llama.cpp", "reads no `pytorch`") for q in ("none", "8-bit", "4-bit")),
+    ("gptq", "Int4", "llama.cpp", "`llama.cpp` reads no `gptq`"),
+    ("awq", "Int4", "llama.cpp", "`llama.cpp` reads no `awq`"),
 ]
 
 
@@ -312,7 +312,7 @@ def test_a_large_set_up_is_avoided_while_something_lighter_runs() -> None:
     light = _capable("light", "gguf", rank=1, setup_bytes=LARGE_SETUP_BYTES)
     found = _resolve_with((heavy, light), BOTH)
     assert found.engine == "light"
-    assert _reason(found, "heavy", "none", "pytorch") == "`heavy` is not installed, and takes 3.0 GB to set up"
+    assert _reason(found, "heavy", "none", "pytorch") == "is not installed, and takes 3.0 GB to set up"
 
 
 def test_what_is_installed_needs_no_set_up() -> None:
@@ -343,7 +343,7 @@ def test_an_engine_that_is_only_used_when_named_is_not_chosen() -> None:
     bold = _capable("bold", "gguf", rank=1)
     found = _resolve_with((shy, bold), model())
     assert found.engine == "bold"
-    assert _reason(found, "shy", "Q4_K_M", "gguf") == "`shy` is used only when it is named"
+    assert _reason(found, "shy", "Q4_K_M", "gguf") == "is used only when it is named"
     named = resolve(Request("small", engine="Shy"), model(), capabilities=(shy, bold), machine=CPU)
     assert named.engine == "shy"
 
@@ -353,7 +353,7 @@ def test_an_engine_that_cannot_be_started_comes_last_and_says_so() -> None:
     ready = _capable("ready", "gguf", rank=1)
     found = _resolve_with((known, ready), model())
     assert (found.engine, found.warnings) == ("ready", ())
-    assert _reason(found, "known", "Q4_K_M", "gguf") == "`known` is known, but this version does not start it"
+    assert _reason(found, "known", "Q4_K_M", "gguf") == "is known, but this version does not start it"
     assert _resolve_with((known,), model()).warnings == ("`known` is known, but this version does not start it",)
 
 
@@ -498,8 +498,8 @@ def test_the_choice_says_why(mistral: Model) -> None:
 def test_everything_else_says_why_not(mistral: Model) -> None:
     found = _resolve(mistral)
     assert _reason(found, "llama.cpp", "Q8_0") == "`Q4_K_M` is preferred"
-    assert _reason(found, "llama.cpp", "none") == "`llama.cpp` reads `gguf`, not `pytorch`"
-    assert _reason(found, "echo", "Q8_0") == "`echo` is used only when it is named"
+    assert _reason(found, "llama.cpp", "none") == "reads no `pytorch`"
+    assert _reason(found, "echo", "Q8_0") == "is used only when it is named"
     asked = _resolve(mistral, model_format="gguf", quantization="Q8_0", engine="llama.cpp")
     assert _reason(asked, "llama.cpp", "Q4_K_M") == "quantization `Q8_0` was asked for"
     assert _reason(asked, "transformers", "Q8_0") == "`llama.cpp` was asked for"
