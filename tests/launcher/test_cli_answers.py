@@ -33,8 +33,8 @@ def test_a_question_from_a_file(run: Run, tmp_path: Path) -> None:
 def test_a_question_from_a_pipe() -> None:
     assert launch(*ECHO, "-p", "-", stdin="from a pipe\n").out == "from a pipe"
     assert launch(*ECHO, "-p", "Sum up:", stdin="many\nlines\n").out == "Sum up:\n\nmany\nlines"
-    assert launch(*ECHO, "-p", "one", "-p", "two", stdin="more").out == "one\ntwo\n\nmore"
-    assert launch(*ECHO, "-p", "one", "-p", "-", stdin="two").out == "one\ntwo"
+    assert launch(*ECHO, "-p", "one", "-p", "two", stdin="more").out == "one\n\ntwo\n\nmore"
+    assert launch(*ECHO, "-p", "one", "-p", "-", stdin="two").out == "one\n\ntwo"
 
 
 def test_a_question_from_a_redirected_file(tmp_path: Path) -> None:
