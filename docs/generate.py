@@ -6,6 +6,9 @@ python docs/generate.py --check   write nothing; exit 1 if one of them is not wh
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import registry
 from engines.index import CAPABILITIES
+from launcher.cli.main import main as run
 from registry.schema import json_schema
 from registry.spec import Architecture, Capability, FormatSupport, Model, Source, Spec, format_size, quantization_bits
 from registry.yaml_file import read_entries
@@ -24,6 +28,7 @@ ADDRESSES = {
     "modelscope": ("ModelScope", "https://modelscope.cn/models/{}"),
     "pypi": ("PyPI", "https://pypi.org/project/{}/"),
 }
+COMMANDS = ("", "chat", "list", "inspect", "pull", "engines", "engines install", "engines remove")
 
 
 def pages() -> dict[str, str]:
@@ -32,6 +37,7 @@ def pages() -> dict[str, str]:
     return {
         "generated/schema.md": NOTE + _schema_page(),
         "generated/engines.md": NOTE + _engines_table(),
+        "generated/commands.md": NOTE + "\n".join(_command_help(command) for command in COMMANDS),
         "models/index.md": _models_index(models),
         **{f"models/{model.name}.md": _model_page(model) for model in models},
     }
@@ -40,6 +46,28 @@ def pages() -> dict[str, str]:
 def _built_in_models() -> list[Model]:
     files = sorted((Path(registry.__file__).parent / "models").glob("*.yaml"))
     return [Model.from_json(entry) for file in files for entry in read_entries(file)]
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def _command_help(command: str) -> str:
+    """Return what `launch COMMAND --help` prints, as a section."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), _environment(COLUMNS="80"):
+        run([*command.split(), "--help"])
+    return f"### launch {command}".rstrip() + f"\n\n```text\n{printed.getvalue().rstrip()}\n```\n"
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 # --- the schema's keys -----------------------------------------------------------------------------------------------
@@ -143,7 +171,7 @@ def _refusals() -> Iterator[str]:
         for model_format, reason in capability.refusals.items():
             yield f"`{capability.engine}` does not read `{model_format}`: {reason}."
         for support in capability.formats:
-            yield from (f"{rule.reason.partition(', as these')[0]}." for rule in support.refuses)
+            yield from (f"`{capability.engine}` {rule.reason.partition(', and these')[0]}." for rule in support.refuses)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -226,7 +254,11 @@ def _engines(spec: Spec) -> Iterator[str]:
 def _limits(spec: Spec, able: Sequence[str], capability: Capability, support: FormatSupport) -> str:
     limits = [] if len(able) == len(spec.quantizations) else [f"only{_listed(' ', able)}"]
     facts = [source.quantization_config for source in spec.sources]
-    limits += [rule.reason for rule in support.refuses if any(fact.get(rule.key) == rule.value for fact in facts)]
+    limits += [
+        rule.reason.partition(", and these")[0]
+        for rule in support.refuses
+        if any(fact.get(rule.key) == rule.value for fact in facts)
+    ]
     if support.accelerators is not None:
         limits.append(f"on {', '.join(support.accelerators)}")
     if not capability.automatic:

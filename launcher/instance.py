@@ -85,7 +85,9 @@ def prepare_environment(plan: Plan, report: Report) -> str:
 def install(name: str, report: Report) -> Environment:
     """Return the managed environment of an engine, made first where it is not there."""
     engine = find_engine(name)
-    if engine is None or engine.requirements is None:
+    if engine is None:
+        raise EngineNotInstalledError(f"`{name}` is known, but this version does not start it", hint="launch engines")
+    if engine.requirements is None:
         raise EngineNotInstalledError(f"`{name}` has no environment to set up", hint="launch engines")
     report(Progress("install", 0, None, f"setting up {name}"))
     started = time.monotonic()

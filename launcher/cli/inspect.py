@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from launcher import describe
-from launcher.cli.options import Name, Printing, Which, model_of
+from launcher.cli.options import ModelName, Name, Printing, Registry, one_name
 from launcher.inspection import Inspection, inspect
 
 
-def command(which: Which, printing: Printing, name: Name = None) -> None:
+def command(printing: Printing, name: Name = None, model_name: ModelName = None, registry: Registry = None) -> None:
     output = printing.output()
-    found = inspect(model_of(name, which), registry=tuple(which.registry or ()))
+    found = inspect(one_name(name, model_name), registry=tuple(registry or ()))
     if output.as_json:
         output.data(_record(found))
     else:

@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.options import Ask, How, Name, Network, Printing, Which, model_of, request_of
+from launcher.cli.options import Ask, How, Name, Network, Printing, Which, model_of, option, request_of, setting
 
 Prompt = Annotated[
-    list[str] | None,
-    typer.Option("-p", "--prompt", help="Ask this and leave; may be repeated. `-` reads stdin, @FILE a file."),
+    list[str] | None, option("-p --prompt", "TEXT", "Ask this and leave; may be repeated; - is stdin, @FILE a file.")
 ]
-
-Port = Annotated[int, typer.Option("--port", help="0 takes any that is free.", envvar="LAUNCH_PORT", min=0, max=65535)]
+Raw = Annotated[bool, option("--raw", None, "Give the prompt as it is, without the model's template.")]
+Port = Annotated[int, setting("--port", "N", "0 takes any that is free.", min=0, max=65535)]
+DryRun = Annotated[bool, option("--dry-run", None, "Show what would be done, and do nothing.")]
+Explain = Annotated[bool, option("--explain", None, "The same, with every rejected combination.")]
 
 
 def command(
@@ -25,10 +26,10 @@ def command(
     printing: Printing,
     name: Name = None,
     prompt: Prompt = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the model's template.")] = False,
+    raw: Raw = False,
     port: Port = 8000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="The same, with every rejected combination.")] = False,
+    dry_run: DryRun = False,
+    explain: Explain = False,
 ) -> None:
     from launcher.cli import prompts, running
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from launcher.cli.options import Printing, Which
+from launcher.cli.options import Printing, Registry, option
 from launcher.listing import ModelInfo, list_models
 from registry.spec import format_size
 
@@ -14,17 +12,19 @@ HEADINGS = ("NAME", "FORMATS", "BILLIONS", "ABILITIES", "CONTEXT", "LICENCE", "O
 
 
 def command(
-    which: Which,
     printing: Printing,
-    ability: Annotated[str | None, typer.Option("--ability", help="chat, tools, vision, …")] = None,
-    cached: Annotated[bool, typer.Option("--cached", help="Only what is on disk.")] = False,
+    ability: Annotated[str | None, option("--ability", "NAME", "chat, tools, vision, …")] = None,
+    model_format: Annotated[str | None, option("-f --model-format", "FORMAT", "pytorch, gptq, awq, gguf, …")] = None,
+    engine: Annotated[str | None, option("-en --engine --model-engine", "NAME", "What this engine reads.")] = None,
+    cached: Annotated[bool, option("--cached", None, "Only what is on disk.")] = False,
+    registry: Registry = None,
 ) -> None:
     models = list_models(
         ability=ability,
-        model_format=which.model_format,
-        engine=which.engine,
+        model_format=model_format,
+        engine=engine,
         cached=cached or None,
-        registry=tuple(which.registry or ()),
+        registry=tuple(registry or ()),
     )
     output = printing.output()
     output.table(HEADINGS, [_row(model) for model in models], [_record(model) for model in models])

@@ -20,38 +20,45 @@ if TYPE_CHECKING:
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model's name, alias, repo id, or a path.")]
 
 
-def _option(names: str, text: str, variable: str | None = None, **settings: Any) -> Any:
-    return typer.Option(*names.split(), help=text, envvar=variable, **settings)
+def option(names: str, value: str | None, text: str, **settings: Any) -> Any:
+    """Return an option with what stands for its value in the help."""
+    return typer.Option(*names.split(), metavar=value, help=text, show_envvar=False, **settings)
+
+
+def setting(names: str, value: str | None, text: str, **settings: Any) -> Any:
+    """Return an option that the environment can set too, as LAUNCH_ and its first long name, which its help says."""
+    name = next(name for name in names.split() if name.startswith("--"))
+    variable = "LAUNCH_" + name.lstrip("-").replace("-", "_").upper()
+    return option(names, value, f"{text} [${variable}]", envvar=variable, **settings)
+
+
+ModelName = Annotated[str | None, option("-n --model-name", "NAME", "The same as NAME.")]
+Registry = Annotated[
+    list[Path] | None,
+    option("--registry", "PATH", "YAML with models that go before the built-in ones. [$LAUNCH_REGISTRY]"),
+]
 
 
 class Which(NamedTuple):
     """Which model, format, quantization, engine and hub."""
 
-    model_name: Annotated[str | None, _option("-n --model-name", "The same as NAME.", "LAUNCH_MODEL_NAME")] = None
+    model_name: ModelName = None
     model_path: Annotated[
-        str | None, _option("-mp --model-path", "A GGUF file or a folder, instead of NAME.", "LAUNCH_MODEL_PATH")
+        str | None, option("-mp --model-path", "PATH", "A GGUF file or a folder, instead of NAME.")
     ] = None
-    model_format: Annotated[
-        str | None, _option("-f --model-format", "pytorch, gptq, awq, gguf, …", "LAUNCH_MODEL_FORMAT")
-    ] = None
-    quantization: Annotated[
-        str | None, _option("-q --quantization", "Such as Q4_K_M, Int4, 8-bit, none.", "LAUNCH_QUANTIZATION")
-    ] = None
+    model_format: Annotated[str | None, setting("-f --model-format", "FORMAT", "pytorch, gptq, awq, gguf, …")] = None
+    quantization: Annotated[str | None, setting("-q --quantization", "NAME", "Q4_K_M, Int4, 8-bit, none, …")] = None
     size_in_billions: Annotated[
-        str | None,
-        _option("-s --size-in-billions --model-size-in-billions", "Such as 7 or 0_5.", "LAUNCH_SIZE_IN_BILLIONS"),
+        str | None, setting("-s --size-in-billions --model-size-in-billions", "BILLIONS", "7, 0.5 or 0_5.")
     ] = None
     engine: Annotated[
-        str | None, _option("-en --engine --model-engine", "llama.cpp, transformers, vllm, …", "LAUNCH_ENGINE")
+        str | None, setting("-en --engine --model-engine", "NAME", "llama.cpp, transformers, vllm, …")
     ] = None
-    hub: Annotated[str | None, _option("--hub --download-hub", "huggingface or modelscope.", "LAUNCH_HUB")] = None
+    hub: Annotated[str | None, setting("--hub --download-hub", "NAME", "huggingface or modelscope.")] = None
     revision: Annotated[
-        str | None, _option("--revision", "A branch, tag or commit instead of the pinned one.", "LAUNCH_REVISION")
+        str | None, setting("--revision", "NAME", "A branch, tag or commit instead of the pinned one.")
     ] = None
-    registry: Annotated[
-        list[Path] | None,
-        _option("--registry", "A YAML file or folder of models over the built-in ones [env var: LAUNCH_REGISTRY]."),
-    ] = None
+    registry: Registry = None
 
     def request(self) -> Request:
         request = _given(
@@ -70,16 +77,13 @@ class How(NamedTuple):
     """How the engine runs."""
 
     context_length: Annotated[
-        str | None,
-        _option("-c --context-length", "Tokens for each request, or max.", "LAUNCH_CONTEXT_LENGTH"),
+        str | None, setting("-c --context-length", "TOKENS", "Tokens for each request, or max.")
     ] = None
-    concurrency: Annotated[int | None, _option("--concurrency", "Requests answered at once.", "LAUNCH_CONCURRENCY")] = (
-        None
-    )
-    threads: Annotated[int | None, _option("--threads", "Threads to compute with.", "LAUNCH_THREADS")] = None
+    concurrency: Annotated[int | None, setting("--concurrency", "N", "Requests answered at once.")] = None
+    threads: Annotated[int | None, setting("--threads", "N", "Threads to compute with.")] = None
     environment: Annotated[
         str | None,
-        _option("--environment", "Where the engine is: auto, current, managed or a path.", "LAUNCH_ENVIRONMENT"),
+        setting("--environment", "WHERE", "Where the engine is: auto, current, managed or a path."),
     ] = None
 
     def request(self) -> Request:
@@ -94,8 +98,8 @@ class How(NamedTuple):
 class Network(NamedTuple):
     """What may be fetched."""
 
-    offline: Annotated[bool, _option("--offline", "Use only what is here.", "LAUNCH_OFFLINE")] = False
-    no_install: Annotated[bool, _option("--no-install", "Do not set up an engine.", "LAUNCH_NO_INSTALL")] = False
+    offline: Annotated[bool, setting("--offline", None, "Use only what is here.")] = False
+    no_install: Annotated[bool, setting("--no-install", None, "Do not set up an engine.")] = False
 
     def request(self) -> Request:
         return {"offline": self.offline, "install": not self.no_install}
@@ -104,17 +108,19 @@ class Network(NamedTuple):
 class Ask(NamedTuple):
     """What the model is asked, and how the answer is sampled."""
 
-    system: Annotated[str | None, _option("--system", "A system message, or @FILE.")] = None
-    max_tokens: Annotated[int | None, _option("--max-tokens", "The longest answer.")] = None
-    temperature: Annotated[float | None, _option("--temperature", "0 for the most likely token always.")] = None
-    top_p: Annotated[float | None, _option("--top-p", "Share of the likely tokens to choose from.")] = None
-    top_k: Annotated[int | None, _option("--top-k", "Number of the likely tokens to choose from; 0: all.")] = None
-    min_p: Annotated[float | None, _option("--min-p", "Least share of the likeliest token's chance.")] = None
+    system: Annotated[str | None, option("--system", "TEXT", "A system message, or @FILE.")] = None
+    max_tokens: Annotated[int | None, option("--max-tokens", "N", "The longest answer.")] = None
+    temperature: Annotated[float | None, option("--temperature", "NUMBER", "0 for the most likely token always.")] = (
+        None
+    )
+    top_p: Annotated[float | None, option("--top-p", "NUMBER", "Share of the likely tokens to choose from.")] = None
+    top_k: Annotated[int | None, option("--top-k", "N", "Number of the likely tokens to choose from; 0: all.")] = None
+    min_p: Annotated[float | None, option("--min-p", "NUMBER", "Least share of the likeliest token's chance.")] = None
     repetition_penalty: Annotated[
-        float | None, _option("--repetition-penalty", "Above 1: repeats become unlikely.")
+        float | None, option("--repetition-penalty", "NUMBER", "Above 1: repeats become unlikely.")
     ] = None
-    seed: Annotated[int | None, _option("--seed", "The same seed gives the same answer.")] = None
-    stop: Annotated[list[str] | None, _option("--stop", "Text that ends the answer; may be repeated.")] = None
+    seed: Annotated[int | None, option("--seed", "N", "The same seed gives the same answer.")] = None
+    stop: Annotated[list[str] | None, option("--stop", "TEXT", "Text that ends the answer; may be repeated.")] = None
 
     def sampling(self) -> Sampling:
         names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
@@ -125,9 +131,9 @@ class Ask(NamedTuple):
 class Printing(NamedTuple):
     """How things are printed."""
 
-    json: Annotated[bool, _option("--json", "Print JSON for programs.", "LAUNCH_JSON")] = False
-    quiet: Annotated[bool, _option("--quiet", "Print nothing but answers and errors.", "LAUNCH_QUIET")] = False
-    verbose: Annotated[bool, _option("-v --verbose", "Print what the engine says, too.", "LAUNCH_VERBOSE")] = False
+    json: Annotated[bool, setting("--json", None, "Print JSON for programs.")] = False
+    quiet: Annotated[bool, setting("--quiet", None, "Print nothing but answers and errors.")] = False
+    verbose: Annotated[bool, setting("-v --verbose", None, "Print what the engine says, too.")] = False
 
     def output(self, *, has_events: bool = True) -> Output:
         from launcher.output import Output
@@ -142,14 +148,20 @@ class UsageError(LaunchError):
 
 
 def model_of(name: str | None, which: Which) -> str:
-    """Return the model that was named, once."""
-    given = [value for value in (name, which.model_name, which.model_path) if value is not None]
+    """Return the model that was named, once, by name or by path."""
+    path = which.model_path
+    if path is not None and not path.startswith(("/", "~", ".")):
+        path = f"./{path}"
+    return one_name(name, which.model_name, path)
+
+
+def one_name(*names: str | None) -> str:
+    """Return the only name that was given; raises UsageError for none and for more."""
+    given = [name for name in names if name is not None]
     if len(given) > 1:
         raise UsageError(named_twice(given))
     if not given:
         raise UsageError("No model is named", hint="launch list")
-    if which.model_path is not None and not which.model_path.startswith(("/", "~", ".")):
-        return f"./{which.model_path}"
     return given[0]
 
 

@@ -95,11 +95,11 @@ def wait_for_event(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
 
 
 class Terminal:
-    """`launch` on a terminal of its own, where stdout and stderr are one; `width` is in columns."""
+    """`launch` on a terminal of its own with 120 columns, where stdout and stderr are one."""
 
-    def __init__(self, *arguments: str, width: int = 120) -> None:
+    def __init__(self, *arguments: str, kind: str = "dumb") -> None:
         self._ours, theirs = pty.openpty()
-        environ = {**os.environ, "TERM": "dumb", "COLUMNS": str(width)}
+        environ = {**os.environ, "TERM": kind, "COLUMNS": "120"}
         self.process = subprocess.Popen(
             command(*arguments, program=TERMINAL_PROGRAM),
             stdin=theirs,
