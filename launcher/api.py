@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -30,7 +30,8 @@ def pull(model: str | Path | Plan, /, *, progress: ProgressOption = None, **requ
     from launcher.instance import pull_files
 
     chosen = _planned(model, request)
-    return pull_files(chosen, _reporter(progress)).path
+    with _reporting(progress) as report:
+        return pull_files(chosen, report).path
 
 
 def launch(model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]) -> Model:
@@ -41,7 +42,9 @@ def launch(model: str | Path | Plan, /, *, progress: ProgressOption = None, **re
     from launcher.instance import start_instance
     from launcher.model import Model
 
-    return Model(start_instance(_planned(model, request), _reporter(progress)))
+    chosen = _planned(model, request)
+    with _reporting(progress) as report:
+        return Model(start_instance(chosen, report))
 
 
 def alaunch(
@@ -59,13 +62,14 @@ async def _alaunch(model: str | Path | Plan, progress: ProgressOption, request: 
     from launcher.model import AsyncModel
 
     chosen = await asyncio.to_thread(_planned, model, request)
-    starting = asyncio.ensure_future(asyncio.to_thread(start_instance, chosen, _reporter(progress)))
-    try:
-        handle = AsyncModel(await asyncio.shield(starting))
-    except asyncio.CancelledError:
-        instance = await starting  # the thread cannot be stopped, so what it starts is
-        await asyncio.to_thread(instance.stop)
-        raise
+    with _reporting(progress) as report:
+        starting = asyncio.ensure_future(asyncio.to_thread(start_instance, chosen, report))
+        try:
+            handle = AsyncModel(await asyncio.shield(starting))
+        except asyncio.CancelledError:
+            instance = await starting  # the thread cannot be stopped, so what it starts is
+            await asyncio.to_thread(instance.stop)
+            raise
     try:
         yield handle
     finally:
@@ -80,9 +84,16 @@ def _planned(model: str | Path | Plan, request: Request) -> Plan:
     return model
 
 
-def _reporter(progress: ProgressOption) -> Callable[[Progress], None]:
-    if progress is True:
-        from launcher.output import Output
+@contextmanager
+def _reporting(progress: ProgressOption) -> Iterator[Callable[[Progress], None]]:
+    """Return what progress is reported to while the block lasts; True shows it on stderr."""
+    if progress is not True:
+        yield progress or ignore
+        return
+    from launcher.output import Output
 
-        return Output().progress
-    return progress or ignore
+    output = Output()
+    try:
+        yield output.progress
+    finally:
+        output.end_progress()

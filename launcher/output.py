@@ -204,6 +204,13 @@ def format_bytes(size_bytes: float) -> str:
     return f"{size_bytes:.0f} bytes"
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a time as people read it: `0.8 s`, `45 s`, `2:01`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+
+
 def is_terminal(stream: TextIO) -> bool:
     return stream.isatty()
 

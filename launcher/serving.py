@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from launcher.instance import Instance
-from launcher.output import Output
+from launcher.output import Output, format_seconds
 from registry.errors import PortInUseError
 
 if TYPE_CHECKING:
@@ -42,16 +42,18 @@ def served_by(instance: Instance) -> Served:
     return Served(names=names, address=instance.process.address, target=instance.target)
 
 
-def serve(instance: Instance, output: Output, port: int) -> None:
-    """Answer until Ctrl-C or TERM; raises LoadError's kin if the engine ends, KeyboardInterrupt for Ctrl-C."""
+def serve(instance: Instance, output: Output, port: int, *, took_s: float) -> None:
+    """Say that it is ready and how long that took, and answer until Ctrl-C or TERM.
+
+    Raises KeyboardInterrupt for Ctrl-C, and a LoadError that says why if the engine ends.
+    """
     from launcher.gateway import run_gateway
 
     def tell(url: str) -> None:
         plan = instance.plan
         output.event("ready", {"url": url, "pid": os.getpid(), "name": plan.name})
-        output.say(
-            f"ready   {url}   context {plan.context_length:,} for each of {plan.concurrency}   device {plan.device}"
-        )
+        context = f"context {plan.context_length:,} for each of {plan.concurrency}"
+        output.say(f"ready in {format_seconds(took_s)}   {url}   {context}   device {plan.device}")
         output.say(f'Ctrl-C stops · try: curl {url}/chat/completions -H "Content-Type: application/json" \\')
         output.say(f"""  -d '{{"model": "{plan.name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""")
 

@@ -23,6 +23,6 @@ def check_gguf(path: Path) -> None:
     if start != MAGIC:
         raise NotGgufError(
             f"`{path.name}` is not a GGUF file",
-            details=(f"it begins with {start!r} instead of {MAGIC!r}", str(path)),
+            details=(f"it begins with {ascii(start)[1:]}, not 'GGUF'", str(path)),
             hint="name a file that llama.cpp can read, or another --model-format",
         )

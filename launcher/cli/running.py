@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from launcher import describe
@@ -71,12 +72,13 @@ def serve(plan: Plan, output: Output, port: int) -> None:
     """Serve the model until it is stopped."""
     from launcher import serving
 
+    began = time.monotonic()
     serving.check_port(port)
     announce(plan, output)
     for line in describe.engine_lines(plan):
         output.say(line)
     instance = start(plan, output, is_probed=True)
     try:
-        serving.serve(instance, output, port)
+        serving.serve(instance, output, port, took_s=time.monotonic() - began)
     finally:
         instance.stop()
