@@ -51,13 +51,12 @@ class Address(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """An engine's names for our request fields, and what it is sent with every request besides.
+    """An engine's names for our request fields.
 
     `names` maps our field to the engine's key where they differ; `unsupported` fields are refused before sending.
     """
 
     names: Mapping[str, str] = _NOTHING
-    always: Mapping[str, object] = _NOTHING
     unsupported: frozenset[str] = frozenset()
 
 

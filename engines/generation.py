@@ -234,7 +234,6 @@ def _request(
         "model": target.name,
         **subject,
         **{target.wire.names.get(name, name): value for name, value in values.items()},
-        **target.wire.always,
         "stream": True,
         "stream_options": {"include_usage": include_usage},
     }

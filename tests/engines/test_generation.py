@@ -73,10 +73,10 @@ def test_the_catalogues_limit_never_exceeds_the_context() -> None:
     assert body_of(chat_request(target, "Hi", {}))["max_tokens"] == 64
 
 
-def test_fields_go_by_the_engines_names_with_what_it_always_wants() -> None:
-    wire = Wire(names={"repetition_penalty": "repeat_penalty"}, always={"cache_prompt": True})
+def test_fields_go_by_the_engines_names() -> None:
+    wire = Wire(names={"repetition_penalty": "repeat_penalty"})
     body = body_of(chat_request(Target("m", "e", wire, 64), "Hi", {"repetition_penalty": 1.2}))
-    assert (body["repeat_penalty"], body["cache_prompt"]) == (1.2, True)
+    assert body["repeat_penalty"] == 1.2
     assert "repetition_penalty" not in body
 
 
