@@ -12,6 +12,9 @@ from launcher.plans import Plan
 from registry.progress import Progress, ignore
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from launcher.instance import Instance
     from launcher.model import AsyncModel, Model
 
 ProgressOption = bool | Callable[[Progress], None] | None
@@ -57,23 +60,30 @@ def alaunch(
 @asynccontextmanager
 async def _alaunch(model: str | Path | Plan, progress: ProgressOption, request: Request) -> AsyncIterator[AsyncModel]:
     import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
     from launcher.instance import start_instance
     from launcher.model import AsyncModel
 
     chosen = await asyncio.to_thread(_planned, model, request)
     with _reporting(progress) as report:
-        starting = asyncio.ensure_future(asyncio.to_thread(start_instance, chosen, report))
+        thread = ThreadPoolExecutor(1)
+        starting = thread.submit(start_instance, chosen, report)
+        thread.shutdown(wait=False)
         try:
-            handle = AsyncModel(await asyncio.shield(starting))
+            handle = AsyncModel(await asyncio.wrap_future(starting))
         except asyncio.CancelledError:
-            instance = await starting  # the thread cannot be stopped, so what it starts is
-            await asyncio.to_thread(instance.stop)
+            starting.add_done_callback(_stop_started)  # the thread cannot be stopped, so what it starts is
             raise
     try:
         yield handle
     finally:
         await handle.close()
+
+
+def _stop_started(starting: Future[Instance]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().stop()
 
 
 def _planned(model: str | Path | Plan, request: Request) -> Plan:

@@ -12,8 +12,6 @@ from typer.core import TyperCommand, TyperGroup
 from launcher.cli.commands import ALIASES, COMMANDS, HIDDEN_DEFAULT
 from launcher.cli.options import UsageError, grouped, named_twice
 
-NAMES = ("name", "model_name", "model_path")
-
 
 class LaunchCommand(TyperCommand):
     """A command that says what is wrong with its words: an option that has swallowed the next one, a second name."""
@@ -22,7 +20,6 @@ class LaunchCommand(TyperCommand):
         ctx.allow_extra_args = True  # what an option has swallowed is often why there is one word too many
         super().parse_args(ctx, args)
         self._refuse_swallowed(ctx)
-        self._forget_variables(ctx)
         if ctx.args and not ctx.resilient_parsing:
             self._refuse_extra(ctx)
         return []
@@ -36,13 +33,6 @@ class LaunchCommand(TyperCommand):
                     raise UsageError(
                         f"`{max(parameter.opts, key=len)}` was given `{value}`", hint="is a shell variable empty?"
                     )
-
-    def _forget_variables(self, ctx: Any) -> None:
-        """Let a name on the line stand before one in a variable."""
-        on_line = [name for name in NAMES if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")]
-        for name in NAMES if on_line else ():
-            if name in ctx.params and name not in on_line:
-                ctx.params[name] = None
 
     def _refuse_extra(self, ctx: Any) -> None:
         first = ctx.params.get("name")

@@ -6,7 +6,9 @@ from tests.launcher.commands import Terminal, launch, started
 
 CHAT = ("chat", "smollm2-instruct", "--engine", "echo")
 HEADLINE = "smollm2-instruct as gguf Q4_1 on echo\n"
-HELP = "/system TEXT sets the system message · /clear forgets the conversation · /exit leaves · Ctrl-C stops an answer\n"
+HELP = (
+    "/system TEXT sets the system message · /clear forgets the conversation · /exit leaves · Ctrl-C stops an answer\n"
+)
 
 
 def test_a_conversation_in_a_pipe() -> None:

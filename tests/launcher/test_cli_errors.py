@@ -92,7 +92,7 @@ def test_a_value_out_of_range_is_refused_before_anything_starts(
         ((*ECHO, "--context-length", "long"), "`--context-length` must be a whole number or `max`, not `long`"),
         ((*ECHO, "-p", ""), "A prompt is empty"),
         ((*ECHO, "-p", "@nothing"), "`nothing` cannot be read: No such file or directory"),
-        ((*ECHO, "--port", "70000"), "Invalid value for `--port` (env var: `LAUNCH_PORT`): 70000 is not in the range"),
+        ((*ECHO, "--port", "70000"), "Invalid value for `--port`: 70000 is not in the range"),
         (("list", "all"), "`all` is one word too many"),
         (("engines", "instal"), "No such command `instal`. Did you mean `install`"),
     ],
@@ -151,9 +151,7 @@ def test_a_port_that_is_in_use(run: Run) -> None:
         port = taken.getsockname()[1]
         done = run(*ECHO, "--port", str(port))
     assert (done.code, done.out) == (1, "")
-    assert done.err == (
-        f"error: Port {port} of 127.0.0.1 cannot be used: Address already in use\n\nhint: --port 0\n"
-    )
+    assert done.err == (f"error: Port {port} of 127.0.0.1 cannot be used: Address already in use\n\nhint: --port 0\n")
 
 
 def test_an_engine_that_ends_while_it_starts(run: Run) -> None:

