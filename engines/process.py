@@ -104,7 +104,7 @@ class EngineProcess:
             log_path.parent.mkdir(parents=True, exist_ok=True)
             with open(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
                 guard = subprocess.Popen(
-                    (*_guard_command(grace_s), *command),
+                    (*_guard_command(grace_s, address), *command),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -238,8 +238,9 @@ def is_healthy(address: Address) -> bool:
         connection.close()
 
 
-def _guard_command(grace_s: float) -> tuple[str, ...]:
-    return (sys.executable, "-I", "-S", str(GUARD), "--grace", f"{grace_s:g}", str(os.getpid()), "--")
+def _guard_command(grace_s: float, address: Address) -> tuple[str, ...]:
+    options = ("--grace", f"{grace_s:g}", *(() if address.socket is None else ("--socket", str(address.socket))))
+    return (sys.executable, "-I", "-S", str(GUARD), *options, str(os.getpid()), "--")
 
 
 def _remove_folder(address: Address) -> None:

@@ -1,11 +1,12 @@
 """Stands between a launcher and an engine, and leaves nothing behind when either ends.
 
-    python -I -S guard.py [--grace SECONDS] PARENT_PID -- COMMAND...
+    python -I -S guard.py [--grace SECONDS] [--socket PATH] PARENT_PID -- COMMAND...
 
 PARENT_PID is the process that starts the guard. The guard starts COMMAND in a session of its own and ends with
 COMMAND's exit code, 128 + n after signal n. When the parent is gone, or on TERM, INT or HUP, every process that
 COMMAND started gets TERM, and after the grace (1 s) KILL, whatever session or group it moved to. Where there is no
-/proc (macOS), that is the engine's process group instead. Standard library only: it must start in a few milliseconds.
+/proc (macOS), that is the engine's process group instead. Last of all the guard removes PATH, the Unix socket that
+COMMAND listened at, and the folder that it alone was in. Standard library only: it must start in a few milliseconds.
 
 What remains: where the guard itself is killed by KILL, only COMMAND is killed with it, not what COMMAND started.
 """
@@ -28,17 +29,18 @@ KILL_POLL_S, KILL_LIMIT_S = 0.02, 5.0
 
 
 def main(arguments: list[str]) -> int:
-    grace_s = 1.0
-    if arguments[0] == "--grace":
-        grace_s, arguments = float(arguments[1]), arguments[2:]
+    options = {"--grace": "1", "--socket": ""}
+    while arguments[0] in options:
+        options[arguments[0]], arguments = arguments[1], arguments[2:]
     parent, command = int(arguments[0]), arguments[2:]
     wakeup = catch_signals()
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if os.getppid() != parent:
-        return 128 + int(signal.SIGTERM)
-    engine = start(command)
-    code = wait(engine, parent, wakeup)
-    return end(engine, code, wakeup, grace_s)
+    code = 128 + int(signal.SIGTERM)
+    if os.getppid() == parent:
+        engine = start(command)
+        code = end(engine, wait(engine, parent, wakeup), wakeup, float(options["--grace"]))
+    remove(options["--socket"])
+    return code
 
 
 def catch_signals() -> int:
@@ -157,6 +159,15 @@ def descendants() -> list[int]:
     for pid in found:
         found.extend(children.get(pid, ()))
     return found[1:]
+
+
+def remove(socket: str) -> None:
+    """Remove a socket and its folder, as far as they are there."""
+    for remove_, path in ((os.unlink, socket), (os.rmdir, os.path.dirname(socket))):
+        try:
+            remove_(path)
+        except OSError:
+            continue
 
 
 def _prctl(option: int, value: int) -> None:

@@ -51,6 +51,15 @@ def test_signals_end_the_command_in_good_order(number: signal.Signals, tmp_path:
     assert (tmp_path / "told").exists()
 
 
+def test_its_socket_and_the_folder_go_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "e.sock"
+    command = (*GUARDED, "--socket", str(path), str(os.getpid()), "--", "touch", str(path))
+    assert subprocess.run(command, check=False).returncode == 0
+    assert not folder.exists()
+
+
 def test_a_command_that_ignores_term_is_killed_after_the_grace() -> None:
     with guarded("sh", "-c", "trap '' TERM; echo $$; while :; do sleep 0.01; done") as guard:
         pid = int(first_line(guard))

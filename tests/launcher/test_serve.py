@@ -157,6 +157,7 @@ def test_killed_it_leaves_nothing() -> None:
         assert len(server.pids) == 3 or not os.path.isdir("/proc")
         server.process.kill()
         assert wait_until_gone(server.pids, GONE_WITHIN_S) == []
+        assert list(Path(os.environ["XDG_RUNTIME_DIR"], "model-launcher").iterdir()) == []
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="the engine's process is found by /proc")
