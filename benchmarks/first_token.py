@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 LAUNCH = str(Path(sys.executable).with_name("launch"))
 BARE = str(Path(__file__).with_name("bare.py"))
@@ -75,27 +75,37 @@ def bare_tokens_per_s(command: list[str]) -> float:
     return tokens_per_s(json.loads(done.stderr.splitlines()[-1]))
 
 
-def in_pairs(pairs: int, ours: Measure, bare: Measure) -> tuple[float, float]:
-    """Return the medians of both; each pair has a prompt of its own, and every other one begins with the script."""
-    taken: dict[str, list[float]] = {"ours": [], "bare": []}
+class Compared(NamedTuple):
+    """The medians of what both took, and the median of the pairs' ratios: what slows both for a while cancels out."""
+
+    ours: float
+    bare: float
+    ratio: float
+
+
+def in_pairs(pairs: int, ours: Measure, bare: Measure) -> Compared:
+    """Measure both so many times; each pair has a prompt of its own, and every other one begins with the script."""
+    taken = []
     for number in range(pairs):
         prompt = f"Write a long story about {TOPICS[number % len(TOPICS)]}, number {number}."
-        turns = [("ours", ours), ("bare", bare)]
-        for name, measure in turns if number % 2 == 0 else reversed(turns):
-            taken[name].append(measure(prompt))
-    return median(taken["ours"]), median(taken["bare"])
+        turns = (ours, bare) if number % 2 == 0 else (bare, ours)
+        values = {measure: measure(prompt) for measure in turns}
+        taken.append((values[ours], values[bare]))
+    return Compared(
+        median(our for our, _ in taken), median(its for _, its in taken), median(our / its for our, its in taken)
+    )
 
 
-def report(title: str, unit: str, medians: tuple[float, float]) -> float:
+def report(title: str, unit: str, compared: Compared) -> float:
     """Print one comparison and return the ratio of ours to bare."""
-    ours, bare = medians
-    print(f"{title:40} launch {ours:7.1f} {unit:6} bare {bare:7.1f} {unit:6} ratio {ours / bare:5.2f}", flush=True)
-    return ours / bare
+    ours, bare, ratio = compared
+    print(f"{title:40} launch {ours:7.1f} {unit:6} bare {bare:7.1f} {unit:6} ratio {ratio:5.2f}", flush=True)
+    return ratio
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--threads", default=None, help="decode with so many; without it, launch decides")
     parser.add_argument("--context-length", default="4096")
     given = parser.parse_args()
@@ -109,7 +119,7 @@ def main() -> int:
     def bare(prompt: str, max_tokens: int, *more: str) -> list[str]:
         return [*bare_command(plan, max_tokens), "--prompt", prompt, *more]
 
-    def first_token(*more: str) -> tuple[float, float]:
+    def first_token(*more: str) -> Compared:
         return in_pairs(given.pairs, lambda p: first_byte_ms(launch(p, 8)), lambda p: first_byte_ms(bare(p, 8, *more)))
 
     report("first token, script as written", "ms", first_token())

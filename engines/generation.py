@@ -161,6 +161,9 @@ DEFAULTS: Mapping[str, object] = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
 }
+# The likeliest token is among any share of the likely ones. Not to look for that share saves llama.cpp from sorting the
+# vocabulary: 6 % of SmolLM2-135M's tokens per second.
+WHOLE: Mapping[str, object] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
 
 
 def near_name(name: str, known: Iterable[str]) -> str | None:
@@ -248,6 +251,8 @@ def _complete(target: Target, given: Mapping[str, object]) -> dict[str, object]:
     values = {**DEFAULTS, "max_tokens": limit, **_defaults_of(target.defaults), **given}
     if values["top_k"] == -1:
         values["top_k"] = 0
+    if values["temperature"] == 0:
+        values.update(WHOLE)
     return {name: value for name, value in values.items() if name not in target.wire.unsupported}
 
 

@@ -64,8 +64,13 @@ def test_every_field_is_sent_with_the_same_defaults_for_every_engine() -> None:
 
 def test_the_caller_comes_before_the_catalogue_and_the_catalogue_before_us() -> None:
     target = Target("m", "echo", Wire(), 4096, GenerationDefaults(temperature=0.2, top_k=40, max_tokens=100))
-    body = body_of(chat_request(target, "Hi", {"temperature": 0}))
-    assert (body["temperature"], body["top_k"], body["max_tokens"], body["top_p"]) == (0, 40, 100, 0.95)
+    body = body_of(chat_request(target, "Hi", {"temperature": 0.5}))
+    assert (body["temperature"], body["top_k"], body["max_tokens"], body["top_p"]) == (0.5, 40, 100, 0.95)
+
+
+def test_where_the_likeliest_token_is_taken_nothing_is_sorted_for_it() -> None:
+    body = body_of(chat_request(TARGET, "Hi", {"temperature": 0, "top_p": 0.5, "top_k": 40, "min_p": 0.1}))
+    assert (body["top_p"], body["top_k"], body["min_p"]) == (1.0, 0, 0.0)
 
 
 def test_the_catalogues_limit_never_exceeds_the_context() -> None:
