@@ -17,7 +17,7 @@ class Wanted(NamedTuple):
     quantization: str | None
     engine: str | None
     size_in_billions: float | None
-    hub: str | None
+    hubs: tuple[str, ...] | None
     revision: str | None
 
     @classmethod
@@ -27,7 +27,7 @@ class Wanted(NamedTuple):
             quantization=_read_quantization(request.quantization, model),
             engine=None if request.engine is None else read_engine(request.engine, capabilities),
             size_in_billions=_read_size(request.size_in_billions, model),
-            hub=_read_hub(request.hub),
+            hubs=_read_hubs(request.hub),
             revision=request.revision,
         )
 
@@ -101,9 +101,13 @@ def _read_size(size: float | None, model: Model) -> float | None:
     return size
 
 
-def _read_hub(text: str | None) -> str | None:
+def _read_hubs(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
+    return tuple(dict.fromkeys(_read_hub(part.strip()) for part in text.split(",")))
+
+
+def _read_hub(text: str) -> str:
     name = {"hf": "huggingface", "ms": "modelscope"}.get(text.lower(), text.lower())
     if name not in HUBS:
         raise ResolutionError(f"There is no hub `{text}`", hint=f"the hubs are {listing(HUBS)}")

@@ -37,9 +37,9 @@ _PREFERRED_QUANTIZATIONS = ("q4_k_m", "none", "int4", "q4_k_s", "ud-q4_k_xl", "q
 _EASINGS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("quantization",),
-    ("hub",),
+    ("hubs",),
     ("engine", "quantization"),
-    ("engine", "quantization", "model_format", "hub", "size_in_billions"),
+    ("engine", "quantization", "model_format", "hubs", "size_in_billions"),
 )
 _FORMAT_RANKS = {
     "cpu": ("gguf", "pytorch", "awq", "gptq"),
@@ -63,14 +63,18 @@ class _Refused(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """A candidate that can run, with its source, its warnings and its rank, the lowest first."""
+    """A candidate that can run, with its sources, its warnings and its rank, the lowest first."""
 
     candidate: _Candidate
-    source: Source
+    sources: tuple[Source, ...]
     warnings: tuple[str, ...]
     needs_large_setup: bool
     fits: bool
     rank: tuple[float, ...]
+
+    @property
+    def source(self) -> Source:
+        return self.sources[0]
 
 
 def resolve(
@@ -100,6 +104,8 @@ def resolve(
         reasons=tuple(_reasons(best, others, wanted, installed)),
         warnings=tuple(_warnings(best, wanted)),
         rejected=(*passed_over, *(_rejection(out.candidate, out.reason) for out in refused)),
+        alternatives=best.sources[1:],
+        is_ordered=wanted.hubs is not None,
     )
 
 
@@ -138,17 +144,27 @@ def _judge(candidate: _Candidate, wanted: Wanted, machine: Machine, installed: f
         return _Refused(candidate, reason, detail=reason)
     if reason := _cannot_run(candidate, machine):
         return _Refused(candidate, reason, detail=f"`{candidate.capability.engine}` {reason}")
-    published = candidate.spec.sources_of(candidate.quantization)
-    sources = [source for source in published if source.hub in HUBS and wanted.hub in (None, source.hub)]
+    sources = _sources(candidate, wanted)
     if not sources:
         reason = _no_source(candidate, wanted)
         return _Refused(candidate, reason, detail=reason)
-    source = sources[0] if wanted.revision is None else sources[0].at_revision(wanted.revision)
-    warnings = _conflicts(candidate, source)
+    warnings = _conflicts(candidate, sources[0])
     large = candidate.capability.engine not in installed and candidate.capability.setup_bytes > LARGE_SETUP_BYTES
     fits = _weights_bytes(candidate) <= _memory_bytes(machine) * _MEMORY_FOR_WEIGHTS
     rank = _rank(candidate, len(warnings), large, fits, machine.accelerator)
-    return _Judged(candidate, source, warnings, large, fits, rank)
+    return _Judged(candidate, sources, warnings, large, fits, rank)
+
+
+def _sources(candidate: _Candidate, wanted: Wanted) -> tuple[Source, ...]:
+    """Return where the files are, in the order of the hubs that were asked for, else in the catalogue's."""
+    published = candidate.spec.sources_of(candidate.quantization)
+    hubs = wanted.hubs
+    sources = [source for source in published if source.hub in (HUBS if hubs is None else hubs)]
+    if hubs is not None:
+        sources.sort(key=lambda source: hubs.index(source.hub))
+    if wanted.revision is None:
+        return tuple(sources)
+    return tuple(source.at_revision(wanted.revision) for source in sources)
 
 
 def _not_wanted(candidate: _Candidate, wanted: Wanted) -> str | None:
@@ -204,9 +220,9 @@ def _no_source(candidate: _Candidate, wanted: Wanted) -> str:
     hubs = [source.hub for source in candidate.spec.sources_of(candidate.quantization)]
     if not hubs:
         return f"`{candidate.quantization}` was never published"
-    if wanted.hub is None:
+    if wanted.hubs is None:
         return f"it is published only on {listing(hubs)}, which this version does not reach"
-    return f"it is not on {wanted.hub}, but on {listing(hubs)}"
+    return f"it is not on {listing(wanted.hubs, 'or')}, but on {listing(hubs)}"
 
 
 def _conflicts(candidate: _Candidate, source: Source) -> tuple[str, ...]:
@@ -345,7 +361,7 @@ def _asked(wanted: Wanted) -> dict[str, str]:
         "quantization": wanted.quantization,
         "size": size,
         "engine": wanted.engine,
-        "hub": wanted.hub,
+        "hub": wanted.hubs and ",".join(wanted.hubs),
     }
     return {what: value for what, value in asked.items() if value}
 
@@ -385,7 +401,7 @@ def _what_would_work(
         judged, _ = _judge_all(_without(wanted, dropped), model, here, machine, frozenset())
         if judged:
             found = judged[0].candidate
-            hub = f" --hub {wanted.hub}" if wanted.hub and "hub" not in dropped else ""
+            hub = f" --hub {','.join(wanted.hubs)}" if wanted.hubs and "hubs" not in dropped else ""
             sizes = {spec.size_in_billions for spec in model.specs}
             size = f" --size-in-billions {format_size(found.spec.size_in_billions)}" if len(sizes) > 1 else ""
             return (

@@ -307,7 +307,10 @@ class Machine(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a person asks for; everything but the name may be left to resolution."""
+    """What a person asks for; everything but the name may be left to resolution.
+
+    `hub` may name several, in the order to try them: `modelscope,huggingface`.
+    """
 
     name: str
     model_format: str | None = None
@@ -328,7 +331,11 @@ class Rejection(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """The choice, why it was made, what to beware of, and everything that was not chosen."""
+    """The choice, why it was made, what to beware of, and everything that was not chosen.
+
+    `alternatives` are the other places of the same files, to be tried in this order where `source` fails; none where
+    one hub was asked for. `is_ordered`: the order of hubs is the user's own.
+    """
 
     model: Model
     spec: Spec
@@ -338,6 +345,8 @@ class Resolution(NamedTuple):
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
     rejected: tuple[Rejection, ...]
+    alternatives: tuple[Source, ...] = ()
+    is_ordered: bool = False
 
 
 def canonical_format(name: str) -> str:
