@@ -241,7 +241,7 @@ def _adopt(hub: Hub, listing: Listing | None, want: _Wanted, tell: Report) -> Pa
 
 def _is_right(path: Path, digest: Digest, want: _Wanted, tell: Report) -> bool:
     size = path.stat().st_size
-    actual = digest_of(path, digest, lambda done: tell(Progress("verify", done, size, want.file.path)))
+    actual = digest_of(path, digest, lambda done: tell(Progress("verify", done, size, want.file.path, done, size)))
     if actual == digest:
         record(path, digest)
     return actual == digest
@@ -272,7 +272,7 @@ def _bring_one(hub: Hub, listing: Listing, want: _Wanted, tell: Report, before: 
     target = want.kept[0]
 
     def tell_sum(done: int) -> None:
-        tell(Progress("download", before + done, total, want.file.path))
+        tell(Progress("download", before + done, total, want.file.path, done, want.size_bytes))
 
     with _locked(target):
         # While we waited for the lock, another process may have brought it.

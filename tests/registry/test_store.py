@@ -100,7 +100,7 @@ def test_only_the_needed_file_moves(hub: HubServer, commit: str, name: str) -> N
     assert pulled.path.parent.name == commit
     assert paths_moved(hub) == [NAME]
     assert told[0] == Progress("resolve", 0, None, GGUF_REPO)
-    assert told[-1] == Progress("download", len(WEIGHTS), len(WEIGHTS), NAME)
+    assert told[-1] == Progress("download", len(WEIGHTS), len(WEIGHTS), NAME, len(WEIGHTS), len(WEIGHTS))
     assert find(spec, source, quantization) == pulled
 
 
