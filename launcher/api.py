@@ -30,11 +30,12 @@ def plan(model: str | Path, /, **request: Unpack[Request]) -> Plan:
 
 def pull(model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]) -> Path:
     """Return where the files of `model` are, fetched and verified; starts nothing. Raises DownloadError."""
-    from launcher.instance import pull_files
+    from launcher.fetching import fetch
 
     chosen = _planned(model, request)
     with _reporting(progress) as report:
-        return pull_files(chosen, report).path
+        _, files = fetch(chosen, report)
+    return files.path
 
 
 def launch(model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]) -> Model:

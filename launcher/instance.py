@@ -12,8 +12,8 @@ from engines.base import Settings
 from engines.environment import Environment, build_environment
 from engines.index import find_engine
 from engines.process import EngineProcess, new_address
+from launcher.fetching import fetch
 from launcher.plans import Plan
-from registry import store
 from registry.cache import cache_folder
 from registry.errors import EngineNotInstalledError, LaunchError
 from registry.progress import Progress
@@ -49,7 +49,10 @@ def start_instance(plan: Plan, report: Report, *, is_probed: bool = True) -> Ins
     Raises EngineNotInstalledError, DownloadError, LoadError; whatever was started is stopped then.
     """
     python = prepare_environment(plan, report)
-    path = pull_files(plan, report).path if plan.needs_weights else plan.settings.model_path
+    path = plan.settings.model_path
+    if plan.needs_weights:
+        plan, files = fetch(plan, report)
+        path = files.path
     instance = _start(plan, python, path)
     try:
         _wait(instance, report, is_probed=is_probed)
@@ -97,14 +100,6 @@ def install(name: str, report: Report) -> Environment:
     took_s = time.monotonic() - started
     report(Progress("install", 1, 1, f"{name} {environment.version} in {took_s:.0f} s"))
     return environment
-
-
-def pull_files(plan: Plan, report: Report) -> store.FileSet:
-    """Return the plan's files, fetched and verified; at once where all of them were, and no branch was asked for."""
-    is_settled = plan.source.is_pinned or plan.source.revision is None
-    if plan.found_files.is_complete and is_settled:
-        return plan.found_files
-    return store.pull(plan.spec, plan.source, plan.quantization, offline=plan.offline, progress=report)
 
 
 def _start(plan: Plan, python: str, path: Path) -> Instance:

@@ -96,6 +96,10 @@ class Output:
 
     def progress(self, progress: Progress) -> None:
         """Show how far a stage is, once it has taken a while."""
+        if progress.stage == "fallback":
+            self.event("fallback", {"message": progress.text})
+            self.say(f"  {progress.text}")
+            return
         if self._shown is None or self._shown.name != progress.stage:
             self.end_progress()
             self._shown = _Stage(progress.stage, self)
@@ -125,6 +129,7 @@ class _Stage:
         self._latest: Progress | None = None
         self._lock = threading.Lock()
         self._next_line_at = 0.0
+        self._printed = ""
         self._timer = threading.Timer(DISPLAY_AFTER_S, self._show)
         self._timer.daemon = True
         if not output.quiet and not output.as_json and is_terminal(sys.stderr):
@@ -146,10 +151,14 @@ class _Stage:
             return
         self._next_line_at = now + (1.0 if self._output.as_json else LINE_EVERY_S)
         if self._output.as_json:
-            facts = {"done": progress.done, "total": progress.total, "text": progress.text}
-            self._output.event(progress.stage, facts)
+            self._output.event(progress.stage, _event_of(progress))
         elif self.name != "load":
-            print(f"{progress.stage}: {describe_progress(progress)}", file=sys.stderr, flush=True)
+            self._print_once(f"{progress.stage}: {describe_progress(progress)}")
+
+    def _print_once(self, line: str) -> None:
+        if line != self._printed:
+            print(line, file=sys.stderr, flush=True)
+        self._printed = line
 
     def _show(self) -> None:
         from launcher.progress_display import ProgressDisplay
@@ -167,11 +176,37 @@ class _Stage:
                 self._display.close()
 
 
+def _event_of(progress: Progress) -> dict[str, object]:
+    """Return a stage's state as programs get it; in bytes for `download` and `verify`."""
+    if progress.file_done is None:
+        return {"done": progress.done, "total": progress.total, "text": progress.text}
+    return {
+        "file": progress.text,
+        "done": progress.file_done,
+        "total": progress.file_total,
+        "total_done": progress.done,
+        "total_bytes": progress.total,
+        "bytes_per_s": None if progress.bytes_per_s is None else round(progress.bytes_per_s),
+    }
+
+
 def describe_progress(progress: Progress) -> str:
-    """Return a stage's state as text: `2.7 of 4.4 GB  file.gguf`."""
-    if progress.stage in ("download", "verify") and progress.total:
-        return f"{format_bytes(progress.done)} of {format_bytes(progress.total)}  {progress.text}".rstrip()
-    return progress.text
+    """Return a stage's state as text: `2.70 GB of 4.37 GB, 38 MB/s, 0:45 left  file.gguf`."""
+    if progress.stage not in ("download", "verify") or not progress.total:
+        return progress.text
+    parts = [f"{format_bytes(progress.done)} of {format_bytes(progress.total)}"]
+    if progress.bytes_per_s is not None and progress.done < progress.total:
+        parts.append(f"{format_bytes(progress.bytes_per_s)}/s")
+    if progress.seconds_left:
+        parts.append(f"{format_seconds(progress.seconds_left)} left")
+    return f"{', '.join(parts)}  {progress.text}".rstrip()
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time as people read it: `0:45`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def describe_error(error: LaunchError) -> dict[str, Any]:

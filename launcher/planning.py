@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -116,7 +117,7 @@ def _find_environment(engine: Engine, choice: str) -> Environment | None:
 def _plan(resolution: words.Resolution, machine: words.Machine, request: Request) -> Plan:
     engine = find_engine(resolution.engine)
     capability = capability_of(resolution.engine)
-    files = store.find(resolution.spec, resolution.source, resolution.quantization)
+    resolution, files = _nearest_files(resolution)
     planned = [_file(each, resolution.source) for each in files.files]
     settings = _settings(resolution, machine, files.path, request)
     environment = _environment(engine, request)
@@ -135,6 +136,38 @@ def _plan(resolution: words.Resolution, machine: words.Machine, request: Request
         offline=request.get("offline", False),
         may_install=request.get("install", True) and not request.get("offline", False),
     )
+
+
+def at_sources(plan: Plan, sources: Sequence[words.Source]) -> Plan:
+    """Return the same plan with its files from the first of `sources`, and the others to fall back on."""
+    first, *others = sources
+    resolution = plan.resolution._replace(source=first, alternatives=tuple(others))
+    files = store.find(plan.spec, first, plan.quantization)
+    planned = [_file(each, first) for each in files.files]
+    settings = plan.settings._replace(model_path=files.path)
+    return replace(
+        plan,
+        resolution=resolution,
+        settings=settings,
+        found_files=files,
+        files=tuple(planned) if plan.needs_weights else (),
+        download_bytes=_download_bytes(planned, files) if plan.needs_weights else 0,
+        command=_command(find_engine(plan.engine), plan.environment, settings),
+    )
+
+
+def _nearest_files(resolution: words.Resolution) -> tuple[words.Resolution, store.FileSet]:
+    """Return the choice at the first source whose files are all here, whatever the order; else at its own."""
+    sources = (resolution.source, *resolution.alternatives)
+    first: store.FileSet | None = None
+    for source in sources:
+        files = store.find(resolution.spec, source, resolution.quantization)
+        if files.is_complete:
+            others = tuple(other for other in sources if other is not source)
+            return resolution._replace(source=source, alternatives=others), files
+        first = first or files
+    assert first is not None
+    return resolution, first
 
 
 def _file(stored: store.StoredFile, source: words.Source) -> File:

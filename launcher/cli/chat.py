@@ -11,6 +11,7 @@ from engines.generation import Message, Sampling
 from launcher.cli import prompts
 from launcher.cli.options import Ask, How, Name, Network, Printing, UsageError, Which, model_of, request_of
 from launcher.cli.running import announce, plan_of, start
+from launcher.fetching import choose_source
 from launcher.output import Output, is_terminal
 from registry.errors import ContextOverflowError, LaunchError
 
@@ -38,6 +39,7 @@ def command(
     request.setdefault("concurrency", 1)
     plan = plan_of(model_of(name, which), request)
     prompts.check(plan, ask)
+    plan = choose_source(plan)
     announce(plan, output)
     instance = start(plan, output, is_probed=False)
     try:

@@ -54,7 +54,9 @@ class Which(NamedTuple):
     engine: Annotated[
         str | None, setting("-en --engine --model-engine", "NAME", "llama.cpp, transformers, vllm, …")
     ] = None
-    hub: Annotated[str | None, setting("--hub --download-hub", "NAME", "huggingface or modelscope.")] = None
+    hub: Annotated[
+        str | None, setting("--hub --download-hub", "NAME", "huggingface, modelscope, or both in an order: a,b.")
+    ] = None
     revision: Annotated[
         str | None, setting("--revision", "NAME", "A branch, tag or commit instead of the pinned one.")
     ] = None

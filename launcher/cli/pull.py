@@ -7,12 +7,12 @@ from launcher.cli.running import announce, plan_of
 
 
 def command(which: Which, network: Network, printing: Printing, name: Name = None) -> None:
-    from launcher.instance import pull_files
+    from launcher.fetching import choose_source, fetch
 
     output = printing.output()
-    plan = plan_of(model_of(name, which), request_of(which, network))
+    plan = choose_source(plan_of(model_of(name, which), request_of(which, network)))
     announce(plan, output, with_engine=False)
-    files = pull_files(plan, output.progress)
+    plan, files = fetch(plan, output.progress)
     output.end_progress()
     if output.as_json:
         output.event("pulled", {"path": str(files.path), "files": [str(file.location) for file in files.files]})

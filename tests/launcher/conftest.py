@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from launcher.cli.main import main
+from tests.fakes.hub import HubServer
+from tests.fakes.published import publish, write_entry
 from tests.fakes.scripted_engine import wait_until_gone
 from tests.launcher.commands import Done, Run, processes_with
 
@@ -32,3 +34,19 @@ def _no_orphans(_own_home: None, runtime_folder: Path) -> Iterator[None]:
     yield
     left = wait_until_gone(processes_with("XDG_RUNTIME_DIR", str(runtime_folder)), 2)
     assert not left, f"processes {left} are left"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """Return both hubs on this machine, with the clients' variables pointing at them."""
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.huggingface_url)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.modelscope_url)
+        yield server
+
+
+@pytest.fixture
+def published(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Publish the model `own` on both hubs, name it in the catalogue, and return its commit."""
+    monkeypatch.setenv("LAUNCH_REGISTRY", str(write_entry(tmp_path)))
+    return publish(hub)
