@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engines.index import CAPABILITIES
 from launcher.output import format_bytes
 from launcher.plans import Plan
+from registry.licences import restriction
 from registry.spec import Architecture, Model, Rejection, Resolution, Source, Spec, format_size
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ AUTOMATIC = frozenset(each.engine for each in CAPABILITIES if each.automatic)
 HUB_TITLES = {
     "huggingface": "Hugging Face",
     "modelscope": "ModelScope",
+    "url": "the web",
     "pypi": "the package index",
     "local": "this machine",
 }
@@ -39,6 +41,8 @@ def summary_lines(plan: Plan, *, with_engine: bool = True) -> Iterator[str]:
         missing = sum(not file.cached for file in plan.files)
         count = f"{missing} file{'s' if missing > 1 else ''}"
         yield _row("fetch", f"{count}, {format_bytes(plan.download_bytes)} from {_origin(plan)}")
+    if plan.download_bytes != 0 and (restricted := restriction(plan.model.license)):
+        yield _row("licence", restricted)
     if with_engine and plan.download_bytes and plan.environment.install_bytes:
         yield _row("total", format_bytes(plan.download_bytes + plan.environment.install_bytes))
 
@@ -55,7 +59,9 @@ def plan_lines(plan: Plan, *, explain: bool = False) -> Iterator[str]:
     """Yield the whole plan, with the exact command; `explain` adds every reason and every rejected combination."""
     yield headline(plan)
     yield _row("repo", f"{plan.repo_id} on {HUB_TITLES.get(plan.hub, plan.hub)}")
-    yield _row("revision", plan.revision or "not pinned: unchecked until a pull asks the hub")
+    yield _row("revision", _revision(plan.source))
+    if restricted := restriction(plan.model.license):
+        yield _row("licence", restricted)
     yield from _file_lines(plan)
     yield from _environment_lines(plan)
     yield _row("device", plan.device)
@@ -91,14 +97,24 @@ def _environment_lines(plan: Plan) -> Iterator[str]:
         yield _row("engine", f"{plan.engine}, to install: {_bytes_or_unknown(environment.install_bytes)}")
 
 
+def _revision(source: Source) -> str:
+    if source.revision is not None:
+        return source.revision
+    return "each file by its checksum" if source.is_pinned else "not pinned: unchecked until a pull asks the hub"
+
+
 def _origin(plan: Plan) -> str:
     at = f" at {_short(plan.source)}" if plan.revision else ""
     licence = f" · {plan.model.license}" if plan.model.license else ""
-    return f"{HUB_TITLES.get(plan.hub, plan.hub)}{at}{licence}"
+    place = plan.repo_id if plan.hub == "url" else HUB_TITLES.get(plan.hub, plan.hub)
+    return f"{place}{at}{licence}"
 
 
 def _short(source: Source) -> str:
     revision = source.revision or ""
+    if source.hub == "url":
+        kind, _, value = revision.partition(":")
+        return f"{kind} {value[:SHORT_REVISION]}"
     return revision[:SHORT_REVISION] if source.is_pinned and len(revision) == 40 else revision
 
 
@@ -167,8 +183,10 @@ def _architecture(facts: Architecture) -> Iterator[str]:
 def _spec_lines(model: Model, spec: Spec) -> Iterator[str]:
     yield f"  {spec.model_format}, {format_size(spec.size_in_billions)} billion parameters"
     yield f"    quantizations  {', '.join(spec.quantizations)}"
+    if not spec.sources:
+        yield "    never published"
     for source in spec.sources:
-        pin = f"at {source.revision}" if source.is_pinned else "not pinned"
+        pin = f"at {source.revision}" if source.is_pinned and source.revision else _revision(source).partition(":")[0]
         only = f" · only {', '.join(source.quantizations)}" if source.quantizations else ""
         yield f"    {HUB_TITLES.get(source.hub, source.hub):<14} {source.repo_id} {pin}{only}"
     if spec.resources is not None:

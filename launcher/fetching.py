@@ -9,6 +9,7 @@ from launcher.describe import HUB_TITLES
 from launcher.planning import at_sources
 from launcher.plans import Plan
 from registry import store
+from registry.published import published_elsewhere
 from registry.errors import DiskFullError, DownloadError, OfflineError, UnsafeFileError
 from registry.hubs import open_hub
 from registry.progress import Progress, Report, with_rate
@@ -37,14 +38,21 @@ def fetch(plan: Plan, report: Report) -> tuple[Plan, store.FileSet]:
     """
     is_settled = plan.source.is_pinned or plan.source.revision is None
     if plan.found_files.is_complete and is_settled:
+        _check_locked(plan, plan.found_files)
         return plan, plan.found_files
     metered = with_rate(report)
     offline = is_offline(plan)
 
     def pull(tried: Plan) -> store.FileSet:
-        return store.pull(tried.spec, tried.source, tried.quantization, offline=offline, progress=metered)
+        files = store.pull(tried.spec, tried.source, tried.quantization, offline=offline, progress=metered)
+        _check_locked(tried, files)
+        return files
 
-    return try_sources(choose_source(plan), report, pull)
+    try:
+        return try_sources(choose_source(plan), report, pull)
+    except UnsafeFileError as error:
+        error.details += tuple(published_elsewhere(plan.model, plan.spec))
+        raise
 
 
 def try_sources(plan: Plan, report: Report, act: Callable[[Plan], T]) -> tuple[Plan, T]:
@@ -68,6 +76,13 @@ def try_sources(plan: Plan, report: Report, act: Callable[[Plan], T]) -> tuple[P
 def is_offline(plan: Plan) -> bool:
     """Return whether the network is off, for this plan or by a hub's own variable."""
     return plan.offline or any(open_hub(source.hub).is_offline() for source in _sources(plan))
+
+
+def _check_locked(plan: Plan, files: store.FileSet) -> None:
+    if plan.locked_files:
+        from launcher.locking import check_files
+
+        check_files(plan.locked_files, files)
 
 
 def _sources(plan: Plan) -> tuple[Source, ...]:

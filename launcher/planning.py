@@ -42,6 +42,7 @@ class Request(TypedDict, total=False):
     engine_args: Mapping[str, object] | Sequence[str]
     environment: str
     registry: Path | Sequence[Path]
+    locked: Path | str
     offline: bool
     install: bool
 
@@ -49,6 +50,10 @@ class Request(TypedDict, total=False):
 def make_plan(model: str, request: Request) -> Plan:
     """Return what a launch of `model` would do, from what the disk tells."""
     check_words(request)
+    if request.get("locked"):
+        from launcher.locking import plan_locked
+
+        return plan_locked(model, request)
     found = find_model(model, read_layers(request.get("registry", ())))
     machine = read_machine()
     resolution = resolve(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engines.base import Requirements, Settings
 from registry.spec import Model, Rejection, Resolution, Source, Spec
 from registry.store import FileSet
+
+if TYPE_CHECKING:
+    from launcher.lockfile import LockedFile
 
 JSON_SCHEMA = 1
 
@@ -41,7 +44,7 @@ class Plan:
     """A resolution with its files, its engine's environment, its settings and the exact command.
 
     `context_length` is in tokens and is promised to each of `concurrency` requests at once. `download_bytes` counts
-    what is not here yet, None where only the hub can tell.
+    what is not here yet, None where only the hub can tell. `locked_files` are what a lock file holds it to.
     """
 
     resolution: Resolution = field(repr=False)
@@ -57,6 +60,7 @@ class Plan:
     needs_weights: bool = True
     offline: bool = False
     may_install: bool = True
+    locked_files: tuple[LockedFile, ...] = ()
 
     @property
     def model(self) -> Model:

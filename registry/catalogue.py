@@ -234,6 +234,8 @@ def _names_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from ((alias, {}) for alias in entry.get("aliases", ()))
     for spec in entry["specs"]:
         for hub, source in spec.get("sources", {}).items():
+            if hub == "url":  # an address is nobody's name
+                continue
             implied = {"format": spec["format"], "hub": hub}
             if "{quantization}" not in source["repo_id"]:
                 yield source["repo_id"], implied

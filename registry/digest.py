@@ -20,7 +20,7 @@ BLOCK_BYTES = 1 << 20
 class Digest(NamedTuple):
     """The checksum of a file's bytes; `git-sha1` is Git's own, which counts the length in."""
 
-    kind: Literal["sha256", "git-sha1"]
+    kind: Literal["sha256", "git-sha1", "md5"]
     value: str
 
     def __str__(self) -> str:
@@ -32,6 +32,8 @@ class Digest(NamedTuple):
 
         if self.kind == "sha256":
             return hashlib.sha256()
+        if self.kind == "md5":
+            return hashlib.md5(usedforsecurity=False)
         return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
 
     def of_same_kind(self, value: str) -> Self:

@@ -11,7 +11,8 @@
     │   ├── OfflineError         the network is needed and was forbidden or is out of reach
     │   ├── DigestError          bytes are not those that the catalogue or the hub vouches for
     │   ├── UnsafeFileError      a listing names a file that must not be written or loaded
-    │   └── DiskFullError        there is no room
+    │   ├── DiskFullError        there is no room
+    │   └── CacheNotWritableError   the cache's folder may not be written
     ├── EngineError              an engine could not be set up, started or spoken to
     │   ├── EngineNotInstalledError
     │   ├── EnvironmentBuildError   uv could not make the engine's environment
@@ -21,6 +22,7 @@
     │   ├── InvalidRequestError  a value is out of its range
     │   ├── ContextOverflowError the prompt is longer than the context
     │   └── GenerationError      the engine broke while it answered
+    ├── LockError                what a lock file says cannot be had, or the file cannot be read
     └── PortInUseError           another program has the endpoint's port
 
 The message is the cause; `details` are the facts, one a line; `hint` is a command or a sentence that helps.
@@ -164,6 +166,17 @@ class DiskFullError(DownloadError):
         self.free_bytes = free_bytes
 
 
+class CacheNotWritableError(DownloadError):
+    """The cache's folder may not be written; `path` is what was refused."""
+
+    kind = "cache_not_writable"
+    permanent = True
+
+    def __init__(self, message: str, *, path: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
 class EngineError(LaunchError):
     """An engine could not be set up, started or spoken to."""
 
@@ -250,6 +263,12 @@ class GenerationError(EngineError):
 
     kind = "generation"
     permanent = False
+
+
+class LockError(LaunchError):
+    """What a lock file says cannot be had exactly: `details` are what differs; or the file cannot be read."""
+
+    kind = "lock"
 
 
 class PortInUseError(LaunchError):

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from registry.digest import Digest
@@ -13,19 +14,25 @@ from registry.digest import Digest
 Range = tuple[int, int]  # first byte, byte after the last
 
 
+class ClosedError(Exception):
+    """The download was ended while a thread still had bytes for it."""
+
+
 class Partial:
     """The bytes of `target` that have come so far, beside it as `<target>.partial` and `<target>.journal`.
 
     The journal is written after the bytes that it tells of, and only appended to, so that what it says is there is
-    there whenever the process ends. It names size and digest: a journal of another file is thrown away.
+    there whenever the process ends. It names size and digest, or where no digest is known the server's own mark of the
+    version (an ETag): a journal of another file is thrown away.
     """
 
     def __init__(self, target: Path, size_bytes: int, digest: Digest | None) -> None:
         self.target = target
         self.size_bytes = size_bytes
         self.path = target.with_name(f"{target.name}.partial")
+        self.version: str | None = None
         self._journal_path = target.with_name(f"{target.name}.journal")
-        self._head = {"size_bytes": size_bytes, "digest": str(digest)}
+        self._digest = digest
         self._lock = threading.Lock()
         self._file = self._journal = -1
         self._ranges = self._read_journal()
@@ -50,20 +57,31 @@ class Partial:
             position = end
 
     def write(self, position: int, data: bytes) -> None:
-        """Store bytes that arrived, from any thread."""
+        """Store bytes that arrived, from any thread; raises ClosedError once the file is closed."""
         # Under the lock, so that nobody closes the file between the look at its descriptor and the write.
         with self._lock:
+            if self._file == -1:
+                raise ClosedError
             written = 0
             while written < len(data):
                 written += os.pwrite(self._file, data[written:], position + written)
             os.write(self._journal, b"%d %d\n" % (position, position + len(data)))
             self._ranges = merge([*self._ranges, (position, position + len(data))])
 
+    def keep_version(self, version: str | None) -> None:
+        """Remember which version of the file is arriving, from the server's first answer on."""
+        with self._lock:
+            if self.version is None and version is not None:
+                self.version = version
+                os.close(self._journal)
+                self._write_journal()
+
     def restart(self) -> None:
         """Forget every byte."""
         self.close()
         self._journal_path.unlink(missing_ok=True)
         self._ranges = []
+        self.version = None
         self._open()
 
     def finish(self) -> None:
@@ -87,24 +105,37 @@ class Partial:
 
     def _open(self) -> None:
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        if not self._ranges:
-            os.ftruncate(self._file, 0)
-        lines = [json.dumps(self._head), *(f"{start} {end}" for start, end in self._ranges)]
+        # Modes are left to the umask: a cache may belong to a group.
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not self._ranges:
+                os.ftruncate(self._file, 0)
+            self._write_journal()
+        except BaseException:
+            os.close(self._file)
+            self._file = -1
+            raise
+
+    def _write_journal(self) -> None:
+        lines = [json.dumps(self._head()), *(f"{start} {end}" for start, end in self._ranges)]
         fresh = self._journal_path.with_name(f"{self._journal_path.name}.new")
         fresh.write_text("\n".join(lines) + "\n")
         fresh.replace(self._journal_path)
         self._journal = os.open(self._journal_path, os.O_WRONLY | os.O_APPEND)
 
+    def _head(self) -> dict[str, object]:
+        return {"size_bytes": self.size_bytes, "digest": str(self._digest), "version": self.version}
+
     def _read_journal(self) -> list[Range]:
-        try:
+        with suppress(OSError, ValueError, AttributeError):
             head, *lines = self._journal_path.read_text().splitlines(keepends=True)
             held = self.path.stat().st_size
-            if json.loads(head) != self._head or held > self.size_bytes:
-                return []
-        except (OSError, ValueError):
-            return []
-        return merge(_parse(lines, held))
+            self.version = json.loads(head).get("version")
+            is_known = self._digest is not None or self.version is not None
+            if json.loads(head) == self._head() and is_known and held <= self.size_bytes:
+                return merge(_parse(lines, held))
+        self.version = None
+        return []
 
 
 def _parse(lines: Iterable[str], held_bytes: int) -> Iterator[Range]:

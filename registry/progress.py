@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 Stage = Literal["resolve", "fallback", "install", "download", "verify", "start", "load"]
 
@@ -39,6 +39,12 @@ class Progress(NamedTuple):
 
 
 Report = Callable[[Progress], None]
+
+
+class Told(Protocol):
+    """Hears of one file how many of its bytes are there and, where there is something to say, what is going on."""
+
+    def __call__(self, done_bytes: int, note: str = "", /) -> None: ...
 
 
 def ignore(progress: Progress) -> None:

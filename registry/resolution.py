@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from registry.published import published_elsewhere
 from registry.errors import ResolutionError
 from registry.request import Wanted, has_quantization, is_same_quantization, listing, same_bits
 from registry.spec import (
@@ -142,6 +143,8 @@ def _judge(candidate: _Candidate, wanted: Wanted, machine: Machine, installed: f
         return _Refused(candidate, reason, detail=None)
     if reason := _is_ambiguous(candidate, wanted):
         return _Refused(candidate, reason, detail=reason)
+    if not candidate.spec.sources_of(candidate.quantization):
+        return _Refused(candidate, (reason := f"`{candidate.quantization}` was never published"), detail=reason)
     if reason := _cannot_run(candidate, machine):
         return _Refused(candidate, reason, detail=f"`{candidate.capability.engine}` {reason}")
     sources = _sources(candidate, wanted)
@@ -218,8 +221,6 @@ def _cannot_read(candidate: _Candidate, support: FormatSupport) -> str | None:
 
 def _no_source(candidate: _Candidate, wanted: Wanted) -> str:
     hubs = [source.hub for source in candidate.spec.sources_of(candidate.quantization)]
-    if not hubs:
-        return f"`{candidate.quantization}` was never published"
     if wanted.hubs is None:
         return f"it is published only on {listing(hubs)}, which this version does not reach"
     return f"it is not on {listing(wanted.hubs, 'or')}, but on {listing(hubs)}"
@@ -343,6 +344,9 @@ def _nothing_runs(
     machine: Machine,
     refused: Sequence[_Refused],
 ) -> ResolutionError:
+    meant = [out.candidate for out in refused if out.detail]
+    if meant and not any(candidate.spec.sources_of(candidate.quantization) for candidate in meant):
+        return _never_published(request, wanted, model, capabilities, machine, meant)
     words = ", ".join(f"{what} `{value}`" for what, value in _asked(wanted).items())
     told = [out.detail for out in refused if out.detail] or _never_together(wanted, model)
     others = _engines_that_could(wanted, model, capabilities, machine)
@@ -350,6 +354,24 @@ def _nothing_runs(
         f"Nothing here runs `{model.name}`" + (f" with {words}" if words else ""),
         rejected=[_rejection(out.candidate, out.reason) for out in sorted(refused, key=lambda out: out.detail is None)],
         details=[*list(dict.fromkeys(told))[:6], *(f"`{engine}` runs it" for engine in others)],
+        hint=_what_would_work(request.name, wanted, model, capabilities, machine),
+    )
+
+
+def _never_published(
+    request: Request,
+    wanted: Wanted,
+    model: Model,
+    capabilities: Sequence[Capability],
+    machine: Machine,
+    meant: Sequence[_Candidate],
+) -> ResolutionError:
+    names = _each_once([f"{each.spec.model_format} {each.quantization}" for each in meant])
+    elsewhere = [place for each in meant for place in published_elsewhere(model, each.spec)]
+    return ResolutionError(
+        f"`{model.name}` was never published as {names}",
+        rejected=[_rejection(each, f"`{each.quantization}` was never published") for each in meant],
+        details=list(dict.fromkeys(elsewhere)),
         hint=_what_would_work(request.name, wanted, model, capabilities, machine),
     )
 

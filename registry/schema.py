@@ -28,6 +28,12 @@ _PARTIAL_DATE = r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?"
 _LANGUAGE = r"[a-z]{2,3}(-[A-Za-z]+)*"
 _HUB = r"[a-z][a-z0-9_]*"
 _SHA256 = r"[0-9a-f]{64}"
+_MD5 = r"[0-9a-f]{32}"
+# Plain http within this machine only. What follows `?` or `#` may change, and names of users do not belong here.
+_ADDRESS = (
+    r"(https://[A-Za-z0-9][A-Za-z0-9.-]*|http://(127\.0\.0\.1|localhost))(:[0-9]{1,5})?"
+    r"(/([\w.+@~-]|\{quantization\})+)*(/|\.tar)"
+)
 # Control characters could rewrite what a terminal shows; line feeds and tabs could not.
 _TEXT = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*"
 
@@ -84,6 +90,10 @@ Size = Annotated[
     Field(description="Billions of parameters: 7, 0.5 or 0_5"),
 ]
 Sha256 = Annotated[str, _matches(_SHA256, "a SHA-256 of 64 hexadecimal digits"), _pattern(_SHA256)]
+Md5 = Annotated[str, _matches(_MD5, "an MD5 of 32 hexadecimal digits"), _pattern(_MD5)]
+FileAddress = Annotated[
+    str, _matches(_ADDRESS, "an https address that ends in `.tar`, or in `/` for a folder"), _pattern(_ADDRESS)
+]
 PartialDate = Annotated[
     str,
     BeforeValidator(_year, json_schema_input_type=int | str),
@@ -94,6 +104,17 @@ HubName = Annotated[str, _matches(_HUB, "a hub's name such as `huggingface`")]
 HttpsAddress = Annotated[str, _matches(r"https://[^\s\x00-\x1f]+", "an address that begins with `https://`")]
 Package = Annotated[str, _matches(r"[A-Za-z0-9][^\x00-\x1f\x7f]*", "a package as pip names it, such as `einops>=0.8`")]
 Count = Annotated[int, Field(gt=0)]
+
+
+_ON_URL_ONLY = ("address", "mirrors", "md5", "sha256")
+
+
+class PlacedError(ValueError):
+    """What is wrong deeper than where the check stands; `key` leads from there to it."""
+
+    def __init__(self, message: str, key: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class _Entry(BaseModel):
@@ -161,6 +182,7 @@ class PinnedFileEntry(_Entry):
 
     size_bytes: Count | None = None
     sha256: Sha256 | None = None
+    md5: Md5 | None = Field(default=None, description="Finds damage, not tampering; used where there is no sha256")
     estimated: bool = Field(default=False, description="The size was computed: shown, never enforced")
 
 
@@ -175,7 +197,13 @@ class DraftEntry(_Entry):
 class SourceEntry(_Entry):
     """Where the files are on one hub; `{quantization}` and `{part}` are filled in."""
 
-    repo_id: RepoId
+    repo_id: RepoId | None = Field(default=None, description="The repo, or the package; `url` has an `address` instead")
+    address: FileAddress | None = Field(
+        default=None, description="Of the hub `url`: a tar archive, or with `/` at its end the folder of `files`"
+    )
+    mirrors: list[FileAddress] = Field(default=[], description="Other addresses of the same, tried in order")
+    md5: Md5 | None = Field(default=None, description="Of the archive; finds damage, not tampering")
+    sha256: Sha256 | None = Field(default=None, description="Of the archive")
     revision: Revision | None = Field(default=None, description="A commit pins the source; a branch may move")
     quantizations: list[Label] = Field(default=[], description="Those published here; without it, all of the spec's")
     file: SafePath | None = Field(default=None, description="The weights' path in the repo, for formats of one file")
@@ -194,6 +222,28 @@ class SourceEntry(_Entry):
         if any(self.parts.values()) and "{part}" not in (self.part_file or ""):
             raise ValueError("`parts` needs a `part_file` with `{part}` in it")
         return self
+
+    def check_on(self, hub: str) -> None:
+        """Raise PlacedError unless the files can be found on the hub, and on `url` be told right from wrong."""
+        needed, foreign = ("address", ("repo_id", "revision")) if hub == "url" else ("repo_id", _ON_URL_ONLY)
+        if getattr(self, needed) is None:
+            raise PlacedError("is missing", (needed,))
+        for name in foreign:
+            if getattr(self, name):
+                raise PlacedError(f"does not go with the hub `{hub}`", (name,))
+        if hub == "url":
+            self._check_checksums(is_folder=str(self.address).endswith("/"))
+
+    def _check_checksums(self, *, is_folder: bool) -> None:
+        has_checksum = bool(self.md5 or self.sha256)
+        if any(mirror.endswith("/") != is_folder for mirror in self.mirrors):
+            raise PlacedError("is not of the same kind as `address`, an archive or a folder", ("mirrors",))
+        if has_checksum == is_folder or bool(self.files) != is_folder:
+            needs = "`files` with their checksums" if is_folder else "its `md5` or `sha256`, and no `files`"
+            raise PlacedError(f"needs {needs}", ("address",))
+        for path, file in self.files.items():
+            if file.md5 is None and file.sha256 is None:
+                raise PlacedError("needs its `md5` or `sha256`", ("files", path))
 
 
 class ResourcesEntry(_Entry):
@@ -218,6 +268,15 @@ class SpecEntry(_Entry):
     architecture: ArchitectureEntry | None = Field(default=None, description="Where this size differs from the model's")
     context_length: Count | None = None
     resources: ResourcesEntry | None = None
+
+    @model_validator(mode="after")
+    def _sources_have_places(self) -> Self:
+        for hub, source in self.sources.items():
+            try:
+                source.check_on(hub)
+            except PlacedError as error:
+                raise PlacedError(str(error), ("sources", hub, *error.key)) from error
+        return self
 
     @model_validator(mode="after")
     def _quantizations_agree(self) -> Self:

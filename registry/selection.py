@@ -32,6 +32,14 @@ _COMPANIONS = (
     "*.tiktoken",
     "params.json",
 )
+# Mistral AI's own layout: mistral-inference reads it, and vLLM.
+_MISTRAL_COMPANIONS = (
+    "params.json",
+    "tokenizer.model",
+    "tokenizer.model.v*",
+    "tekken.json",
+    "consolidated.safetensors.index.json",
+)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -48,6 +56,8 @@ def select_files(spec: Spec, source: Source, quantization: str, paths: Sequence[
         return _require(named, paths, repo_id)
     if spec.model_format == "gguf":
         return _gguf_files(quantization, paths, repo_id)
+    if spec.model_format == "mistral":
+        return _mistral_files(paths, repo_id)
     return _folder_files(source, paths, repo_id)
 
 
@@ -108,6 +118,21 @@ def _folder_files(source: Source, paths: Sequence[str], repo_id: str) -> tuple[s
     if sharded:
         companions = [path for path in companions if not path.startswith(("consolidated", "params.json"))]
     return (*(sharded or weights), *companions)
+
+
+def _mistral_files(paths: Sequence[str], repo_id: str) -> tuple[str, ...]:
+    weights = sorted(path for path in paths if fnmatchcase(path, "consolidated*.safetensors") and "/" not in path)
+    if not weights:
+        raise _no_weights([path for path in paths if not path.endswith(".safetensors")], repo_id)
+    if "params.json" not in paths:
+        raise NotOnHubError(f"`{repo_id}` has no `params.json`, which Mistral's own layout has beside the weights")
+    companions = [path for path in paths if any(fnmatchcase(path, pattern) for pattern in _MISTRAL_COMPANIONS)]
+    return (*weights, *sorted(companions))
+
+
+def is_unsafe(path: str) -> bool:
+    """Return whether a file can run code when it is loaded: pickles, and Python itself."""
+    return any(fnmatchcase(path.lower(), pattern) for pattern in (*_PICKLES, "*.py"))
 
 
 def _no_weights(paths: Iterable[str], repo_id: str) -> UnsafeFileError | NotOnHubError:

@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 _NOTHING: Mapping[str, Any] = {}
 
 FORMAT_ALIASES = {"ggufv2": "gguf", "safetensors": "pytorch"}
-HUBS = ("huggingface", "modelscope", "pypi", "local")
+HUBS = ("huggingface", "modelscope", "url", "pypi", "local")
 
 
 # --- what a catalogue entry says -------------------------------------------------------------------------------------
@@ -83,6 +83,7 @@ class PinnedFile(NamedTuple):
     size_bytes: int | None = None
     sha256: str | None = None
     estimated: bool = False
+    md5: str | None = None
 
 
 class Draft(NamedTuple):
@@ -94,7 +95,11 @@ class Draft(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a spec's files are, on one hub. `{quantization}` and `{part}` stand in templates."""
+    """Where a spec's files are, on one hub. `{quantization}` and `{part}` stand in templates.
+
+    Of the hub `url`, `repo_id` is an address: of a tar archive, whose checksum is the revision, or with a slash at its
+    end of a folder. `mirrors` are other addresses of the same.
+    """
 
     hub: str
     repo_id: str
@@ -108,10 +113,13 @@ class Source(NamedTuple):
     draft: Draft | None = None
     files: Mapping[str, PinnedFile] = _NOTHING
     quantization_config: Mapping[str, Any] = _NOTHING
+    mirrors: tuple[str, ...] = ()
 
     @property
     def is_pinned(self) -> bool:
         """True if `revision` is a commit, or an exact version, and not a branch that may move."""
+        if self.hub == "url":  # everything there has a checksum
+            return True
         if self.revision is None:
             return False
         return self.hub == "pypi" or re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
@@ -135,7 +143,11 @@ class Source(NamedTuple):
     @classmethod
     def from_json(cls, hub: str, data: Mapping[str, Any]) -> Self:
         values = dict(data)
-        for name in ("quantizations", "projectors", "exclude"):
+        if hub == "url":
+            values["repo_id"] = values.pop("address")
+            digests = [f"{kind}:{values.pop(kind)}" for kind in ("sha256", "md5") if kind in data]
+            values["revision"] = digests[0] if digests else None
+        for name in ("quantizations", "projectors", "exclude", "mirrors"):
             values[name] = tuple(data.get(name, ()))
         values["parts"] = {key: tuple(parts) for key, parts in data.get("parts", {}).items()}
         values["files"] = {path: PinnedFile(**facts) for path, facts in data.get("files", {}).items()}

@@ -6,19 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from registry.cache import cache_folder
-from registry.digest import Digest, digest_of, is_recorded, record, wrong_digest
+from registry.digest import Digest
 from registry.errors import DigestError, OfflineError
 from registry.gguf import check_gguf
 from registry.hubs import Hub, Listing, RemoteFile, open_hub
 from registry.progress import Progress, Report, ignore
 from registry.selection import check_path, select_files
 from registry.spec import PinnedFile, Source, Spec
+from registry.wanted import Wanted, adopt
 
 
 class StoredFile(NamedTuple):
@@ -49,31 +48,6 @@ class FileSet(NamedTuple):
     @property
     def is_complete(self) -> bool:
         return self.is_known and all(file.location is not None for file in self.files)
-
-
-class _Wanted(NamedTuple):
-    """A file to have: as the hub lists it, what must be true of it, where it belongs, and where it may be already."""
-
-    file: RemoteFile
-    size_bytes: int | None
-    digest: Digest | None
-    location: Path
-    kept: tuple[Path, ...]
-
-    def present(self) -> tuple[Path, ...]:
-        """Return the places that hold a file of the right size; of several names of one file, one."""
-        held = {path.resolve(): path for path in reversed((*self.kept, self.location)) if self._has_size(path)}
-        return tuple(reversed(held.values()))
-
-    def _has_size(self, path: Path) -> bool:
-        return path.is_file() and self.size_bytes in (None, path.stat().st_size)
-
-    def verified_location(self, hub: Hub) -> Path | None:
-        """Return where the file belongs if it is there and was found right before; reads no weights."""
-        if not self._has_size(self.location):
-            return None
-        digest = self.digest or hub.vouched(self.location)
-        return self.location if digest is None or is_recorded(self.location, digest) else None
 
 
 def find(spec: Spec, source: Source, quantization: str) -> FileSet:
@@ -127,7 +101,7 @@ def _pull_from_disk(hub: Hub, spec: Spec, source: Source, quantization: str, tel
     if wanted is None:
         return FileSet((), hub.snapshot(source, quantization), is_known=False, download_bytes=None)
     listing = hub.read_listing(source, quantization)
-    locations = [_adopt(hub, listing, want, tell) for want in wanted]
+    locations = [adopt(hub, listing, want, tell) for want in wanted]
     return _file_set(hub, source, quantization, wanted, locations)
 
 
@@ -136,8 +110,11 @@ def _pull_from_hub(hub: Hub, spec: Spec, source: Source, quantization: str, list
     _check_pins(hub, source, listing, paths)
     wanted = _wanted_of(hub, source, quantization, listing, paths)
     hub.record(listing)
-    here = {want: _adopt(hub, listing, want, tell) for want in wanted}
-    here |= _bring(hub, listing, [want for want in wanted if here[want] is None], tell)
+    here = {want: adopt(hub, listing, want, tell) for want in wanted}
+    if missing := [want for want in wanted if here[want] is None]:
+        from registry.bringing import bring  # a launch from the cache has no need of it
+
+        here |= bring(hub, listing, missing, tell)
     hub.record_reference(listing)
     locations = [here[want] for want in wanted]
     return _file_set(hub, source, quantization, wanted, locations)
@@ -146,7 +123,7 @@ def _pull_from_hub(hub: Hub, spec: Spec, source: Source, quantization: str, list
 # --- what is wanted, and what is here --------------------------------------------------------------------------------
 
 
-def _wanted_on_disk(hub: Hub, spec: Spec, source: Source, quantization: str) -> tuple[_Wanted, ...] | None:
+def _wanted_on_disk(hub: Hub, spec: Spec, source: Source, quantization: str) -> tuple[Wanted, ...] | None:
     """Return what is wanted as far as the disk can tell, or None where only the hub knows the files."""
     listing = hub.read_listing(source, quantization)
     paths = source.file_names(quantization)
@@ -159,21 +136,24 @@ def _wanted_on_disk(hub: Hub, spec: Spec, source: Source, quantization: str) -> 
     if listing is not None and all(listing.file(path) for path in paths):
         return _wanted_of(hub, source, quantization, listing, paths)
     folder = hub.snapshot(source, quantization)
-    return tuple(_want(source, RemoteFile(path, None), folder / path, ()) for path in paths)
+    repo_id = source.repo_for(quantization)
+    return tuple(_want(source, repo_id, RemoteFile(path, None), folder / path, ()) for path in paths)
 
 
 def _wanted_of(
     hub: Hub, source: Source, quantization: str, listing: Listing, paths: Sequence[str]
-) -> tuple[_Wanted, ...]:
+) -> tuple[Wanted, ...]:
     files = {file.path: file for file in listing.files}
     folder = hub.snapshot(source, quantization)
-    return tuple(_want(source, files[path], folder / path, hub.kept(listing, files[path])) for path in paths)
+    repo_id = source.repo_for(quantization)
+    return tuple(_want(source, repo_id, files[path], folder / path, hub.kept(listing, files[path])) for path in paths)
 
 
-def _want(source: Source, file: RemoteFile, location: Path, kept: tuple[Path, ...]) -> _Wanted:
+def _want(source: Source, repo_id: str, file: RemoteFile, location: Path, kept: tuple[Path, ...]) -> Wanted:
     pinned = _pin(source, file.path)
     digest = file.digest if pinned.sha256 is None else Digest("sha256", pinned.sha256)
-    return _Wanted(file, file.size_bytes if pinned.size_bytes is None else pinned.size_bytes, digest, location, kept)
+    size_bytes = file.size_bytes if pinned.size_bytes is None else pinned.size_bytes
+    return Wanted(repo_id, file, size_bytes, digest, location, kept)
 
 
 def _pin(source: Source, path: str) -> PinnedFile:
@@ -182,16 +162,16 @@ def _pin(source: Source, path: str) -> PinnedFile:
 
 
 def _file_set(
-    hub: Hub, source: Source, quantization: str, wanted: Sequence[_Wanted], locations: Sequence[Path | None]
+    hub: Hub, source: Source, quantization: str, wanted: Sequence[Wanted], locations: Sequence[Path | None]
 ) -> FileSet:
     files = tuple(
-        StoredFile(want.file.path, want.size_bytes, _sha256(want), location)
+        StoredFile(want.file.path, want.size_bytes, want.sha256, location)
         for want, location in zip(wanted, locations, strict=True)
     )
     for location in locations:
         if location is not None and location.suffix == ".gguf":
             check_gguf(location)
-    sizes = [want.size_bytes for want in wanted if not want.present()]
+    sizes = [want.size_bytes for want in wanted if not want.present() and not want.elsewhere()]
     download_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
     folder = hub.snapshot(source, quantization)
     path = folder / files[0].path if _is_single(files) else folder
@@ -202,11 +182,7 @@ def _is_single(files: Sequence[StoredFile]) -> bool:
     return files[0].path.lower().endswith(".gguf")
 
 
-def _sha256(want: _Wanted) -> str | None:
-    return want.digest.value if want.digest is not None and want.digest.kind == "sha256" else None
-
-
-# --- checks, and bringing what is missing ----------------------------------------------------------------------------
+# --- checks, and what cannot be had -----------------------------------------------------------------------------------
 
 
 def _check_pins(hub: Hub, source: Source, listing: Listing, paths: Sequence[str]) -> None:
@@ -228,85 +204,6 @@ def _not_pinned(hub: Hub, path: str, expected: str, actual: str) -> DigestError:
         actual=actual,
         hint="--revision main (ModelScope: master) takes what the hub has now, with the hub's own checksums",
     )
-
-
-def _adopt(hub: Hub, listing: Listing | None, want: _Wanted, tell: Report) -> Path | None:
-    """Return where a file is that was here already, once its bytes are known to be right; else None."""
-    for path in want.present():
-        digest = want.digest or hub.vouched(path)
-        if digest is None or is_recorded(path, digest) or _is_right(path, digest, want, tell):
-            return path if listing is None else hub.place(listing, want.file, path)
-    return None
-
-
-def _is_right(path: Path, digest: Digest, want: _Wanted, tell: Report) -> bool:
-    size = path.stat().st_size
-    actual = digest_of(path, digest, lambda done: tell(Progress("verify", done, size, want.file.path, done, size)))
-    if actual == digest:
-        record(path, digest)
-    return actual == digest
-
-
-def _bring(hub: Hub, listing: Listing, missing: Sequence[_Wanted], tell: Report) -> dict[_Wanted, Path]:
-    """Bring files one after the other, each over several connections, and return where they are."""
-    if not missing:
-        return {}
-    from registry.fetcher import check_room
-
-    sizes = [want.size_bytes for want in missing]
-    total = None if None in sizes else sum(size for size in sizes if size is not None)
-    check_room(missing[0].kept[0].parent, (total or 0) - _arrived_bytes(missing))
-    brought, before = {}, 0
-    for want in missing:
-        brought[want] = _bring_one(hub, listing, want, tell, before, total)
-        before += want.size_bytes or 0
-    return brought
-
-
-def _arrived_bytes(missing: Sequence[_Wanted]) -> int:
-    partials = (want.kept[0].with_name(f"{want.kept[0].name}.partial") for want in missing)
-    return sum(path.stat().st_blocks * 512 for path in partials if path.exists())
-
-
-def _bring_one(hub: Hub, listing: Listing, want: _Wanted, tell: Report, before: int, total: int | None) -> Path:
-    target = want.kept[0]
-
-    def tell_sum(done: int) -> None:
-        tell(Progress("download", before + done, total, want.file.path, done, want.size_bytes))
-
-    with _locked(target):
-        # While we waited for the lock, another process may have brought it.
-        if (here := _adopt(hub, listing, want, tell)) is not None:
-            return here
-        hub.bring(listing, want.file, target, tell_sum)
-        _check_pinned_bytes(target, want)
-        return hub.place(listing, want.file, target)
-
-
-def _check_pinned_bytes(target: Path, want: _Wanted) -> None:
-    """Remember a file that came; where the catalogue pins more than the hub lists, check that first."""
-    if want.digest is None:
-        return
-    if want.digest != want.file.digest:
-        actual = digest_of(target, want.digest)
-        if actual != want.digest:
-            target.unlink()
-            raise wrong_digest(want.file.path, want.digest, actual)
-    record(target, want.digest)
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keep other processes from bringing the same file."""
-    import hashlib
-
-    from filelock import FileLock
-
-    name = hashlib.sha256(str(target).encode()).hexdigest()[:32]
-    path = cache_folder() / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
-        yield
 
 
 def _missing(hub: Hub, source: Source, quantization: str, on_disk: FileSet) -> OfflineError:

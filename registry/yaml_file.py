@@ -167,6 +167,7 @@ def _schema_error(document: _Document, error: ValidationError) -> SchemaError:
     """Return the first thing wrong, unknown keys before all, since a typo also makes the right key missing."""
     first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     key = tuple(part for part in first["loc"] if part != "[key]")
+    key += getattr(first.get("ctx", {}).get("error"), "key", ())
     if first["type"] == "extra_forbidden":
         return document.error("is not a key", key, hint=_did_you_mean(str(key[-1]), _allowed_beside(key)))
     if first["type"] == "literal_error":

@@ -9,7 +9,7 @@ import typer
 
 from engines.generation import Message, Sampling
 from launcher.cli import prompts
-from launcher.cli.options import Ask, How, Name, Network, Printing, UsageError, Which, model_of, request_of
+from launcher.cli.options import Ask, How, Name, Network, Pinned, Printing, UsageError, Which, model_of, request_of
 from launcher.cli.running import announce, plan_of, start
 from launcher.fetching import choose_source
 from launcher.output import Output, is_terminal
@@ -27,6 +27,7 @@ def command(
     how: How,
     ask: Ask,
     network: Network,
+    pinned: Pinned,
     printing: Printing,
     name: Name = None,
 ) -> None:
@@ -35,9 +36,10 @@ def command(
     output = printing.output()
     if output.as_json:
         raise UsageError("A conversation is not JSON", hint="launch NAME --prompt TEXT --json")
-    request = request_of(which, how, network, engine_args=context.obj)
-    request.setdefault("concurrency", 1)
-    plan = plan_of(model_of(name, which), request)
+    request = request_of(which, how, network, pinned, engine_args=context.obj)
+    if "locked" not in request:
+        request.setdefault("concurrency", 1)
+    plan = plan_of(model_of(name, which, pinned), request)
     prompts.check(plan, ask)
     plan = choose_source(plan)
     announce(plan, output)

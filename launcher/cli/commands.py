@@ -21,6 +21,8 @@ COMMANDS = {
     "list": Entry("list", "List the models of the catalogue."),
     "inspect": Entry("inspect", "Show a model's facts, specs, and what runs here."),
     "pull": Entry("pull", "Fetch and verify a model's files; start nothing."),
+    "lock": Entry("lock", "Write launch.lock: the files, engine and options of now."),
+    "cache": Entry("cache", "List, verify and remove what was fetched."),
     "engines": Entry("engines", "List, install and remove engines."),
 }
 ALIASES = {

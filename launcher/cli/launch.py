@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.options import Ask, How, Name, Network, Printing, Which, model_of, option, request_of, setting
+from launcher.cli.options import Ask, How, Name, Network, Pinned, Printing, Which, model_of, option, request_of, setting
 
 Prompt = Annotated[
     list[str] | None, option("-p --prompt", "TEXT", "Ask this and leave; may be repeated; - is stdin, @FILE a file.")
@@ -23,6 +23,7 @@ def command(
     how: How,
     ask: Ask,
     network: Network,
+    pinned: Pinned,
     printing: Printing,
     name: Name = None,
     prompt: Prompt = None,
@@ -34,10 +35,10 @@ def command(
     from launcher.cli import prompts, running
 
     output = printing.output(has_events=not prompt)
-    request = request_of(which, how, network, engine_args=context.obj)
-    if prompt:
+    request = request_of(which, how, network, pinned, engine_args=context.obj)
+    if prompt and "locked" not in request:
         request.setdefault("concurrency", 1)
-    plan = running.plan_of(model_of(name, which), request)
+    plan = running.plan_of(model_of(name, which, pinned), request)
     if dry_run or explain:
         running.show_plan(plan, output, explain=explain)
     elif prompt:

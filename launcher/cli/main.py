@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, engine_arguments = _cut(given)
     try:
-        return _run(own or ["--help"], engine_arguments)
+        return _run(_with_lock_file(own) or ["--help"], engine_arguments)
     except LaunchError as error:
         return _fail(error, as_json=_wants_json(own))
     except typer.TyperException as error:
@@ -80,6 +80,15 @@ def _cut(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
         return list(arguments), ()
     at = arguments.index("--")
     return list(arguments[:at]), tuple(arguments[at + 1 :])
+
+
+def _with_lock_file(own: Sequence[str]) -> list[str]:
+    """Return our words with a file after `--locked`, which may stand alone; what follows is one if it looks so."""
+    words: list[str] = []
+    for word, following in zip(own, [*own[1:], ""], strict=True):
+        is_alone = word == "--locked" and not following.endswith((".lock", ".yaml", ".yml"))
+        words.append("--locked=launch.lock" if is_alone else word)
+    return words
 
 
 def _run(own: Sequence[str], engine_arguments: tuple[str, ...]) -> int:

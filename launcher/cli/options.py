@@ -107,6 +107,16 @@ class Network(NamedTuple):
         return {"offline": self.offline, "install": not self.no_install}
 
 
+class Pinned(NamedTuple):
+    """Whether a lock file says what is run."""
+
+    locked: Annotated[str | None, setting("--locked", "[FILE]", "Run exactly what launch.lock, or FILE, says.")] = None
+
+    def request(self) -> Request:
+        is_yes = (self.locked or "").lower() in ("1", "true", "yes", "on")
+        return _given(locked="launch.lock" if is_yes else self.locked or None)
+
+
 class Ask(NamedTuple):
     """What the model is asked, and how the answer is sampled."""
 
@@ -149,11 +159,14 @@ class UsageError(LaunchError):
     kind = "usage"
 
 
-def model_of(name: str | None, which: Which) -> str:
-    """Return the model that was named, once, by name or by path."""
+def model_of(name: str | None, which: Which, pinned: Pinned | None = None) -> str:
+    """Return the model that was named, once, by name or by path; if none was, the only one of the lock file."""
     path = which.model_path
     if path is not None and not path.startswith(("/", "~", ".")):
         path = f"./{path}"
+    locked = None if pinned is None else pinned.request().get("locked")
+    if locked is not None and (name, which.model_name, path) == (None, None, None):
+        return _only_model(Path(locked))
     return one_name(name, which.model_name, path)
 
 
@@ -167,12 +180,22 @@ def one_name(*names: str | None) -> str:
     return given[0]
 
 
+def _only_model(lock_file: Path) -> str:
+    from launcher.lockfile import read_lock
+
+    names = [entry.model for entry in read_lock(lock_file)]
+    if len(names) != 1:
+        hint = f"launch {names[0]} --locked" if names else "launch lock NAME"
+        raise UsageError(f"`{lock_file}` has {len(names)} models: name one", hint=hint)
+    return names[0]
+
+
 def named_twice(names: Sequence[str]) -> str:
     """Return the message for more than one name."""
     return f"The model is named {len(names)} times: {', '.join(f'`{name}`' for name in names)}"
 
 
-def request_of(*groups: Which | How | Network, engine_args: tuple[str, ...] = ()) -> Request:
+def request_of(*groups: Which | How | Network | Pinned, engine_args: tuple[str, ...] = ()) -> Request:
     """Return what several groups of options ask for."""
     request: Request = {"engine_args": engine_args}
     for group in groups:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from launcher.cli.options import Name, Network, Printing, Which, model_of, request_of
+from launcher.cli.options import Name, Network, Pinned, Printing, Which, model_of, request_of
 from launcher.cli.running import announce, plan_of
 
 
-def command(which: Which, network: Network, printing: Printing, name: Name = None) -> None:
+def command(which: Which, network: Network, pinned: Pinned, printing: Printing, name: Name = None) -> None:
     from launcher.fetching import choose_source, fetch
 
     output = printing.output()
-    plan = choose_source(plan_of(model_of(name, which), request_of(which, network)))
+    plan = choose_source(plan_of(model_of(name, which, pinned), request_of(which, network, pinned)))
     announce(plan, output, with_engine=False)
     plan, files = fetch(plan, output.progress)
     output.end_progress()

@@ -19,6 +19,10 @@ def open_hub(name: str) -> Hub:
         from registry.hubs.modelscope import ModelScope
 
         return ModelScope()
+    if name == "url":
+        from registry.hubs.url import Url
+
+        return Url()
     if name == "pypi":
         from registry.hubs.pypi import PyPI
 

@@ -5,11 +5,11 @@ The first half of `Hub` reads the disk only and never imports the hub's own libr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from registry.digest import Digest
+from registry.progress import Told
 from registry.spec import Source
 
 
@@ -21,19 +21,23 @@ class RemoteFile(NamedTuple):
     sha256: str | None = None
     git_sha1: str | None = None
     url: str | None = None
+    md5: str | None = None
 
     @property
     def digest(self) -> Digest | None:
         """The strongest checksum that is known."""
         if self.sha256 is not None:
             return Digest("sha256", self.sha256)
-        return None if self.git_sha1 is None else Digest("git-sha1", self.git_sha1)
+        if self.git_sha1 is not None:
+            return Digest("git-sha1", self.git_sha1)
+        return None if self.md5 is None else Digest("md5", self.md5)
 
 
 class Listing(NamedTuple):
     """Every file of a repo at `revision`: a commit, an exact version, or where the hub has no more the branch itself.
 
-    `reference` is what was asked for: the same, or a branch or tag that stood at `revision`.
+    `reference` is what was asked for: the same, or a branch or tag that stood at `revision`. `addresses` are where it
+    is served, where a hub does not decide that itself; what `comes_whole` brings all its files with the first.
     """
 
     hub: str
@@ -41,6 +45,8 @@ class Listing(NamedTuple):
     revision: str
     reference: str
     files: tuple[RemoteFile, ...]
+    addresses: tuple[str, ...] = ()
+    comes_whole: bool = False
 
     def file(self, path: str) -> RemoteFile | None:
         return next((file for file in self.files if file.path == path), None)
@@ -84,7 +90,7 @@ class Hub(Protocol):
         """Ask the hub what there is; raises NotOnHubError, GatedRepoError, OfflineError or DownloadError."""
         ...
 
-    def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
+    def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Told) -> None:
         """Put the verified bytes of a file at `target`, all or nothing; `report` is told the bytes done so far."""
         ...
 

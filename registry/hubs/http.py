@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from registry.errors import DownloadError, GatedRepoError, NotOnHubError
 from registry.hubs.base import Listing, RemoteFile
+from registry.progress import Told
 from registry.spec import Source
 
 
@@ -23,7 +24,7 @@ class HttpHub:
         """Return what authorizes a request, or nothing."""
         raise NotImplementedError
 
-    def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
+    def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Told) -> None:
         from registry.fetcher import Download, RefusedError, fetch
 
         if file.url is None or file.size_bytes is None:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Literal, NoReturn, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 CHUNK_BYTES = 1 << 16
+FAST_BYTES = 1 << 18  # what is sent at once of a file on disk
 LFS_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt")
 
 
@@ -28,14 +32,18 @@ LFS_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt")
 class Fault:
     """What goes wrong when a file's bytes are asked for, the next `times` times (None: always).
 
-    `cut` and `stall` happen `after_bytes` of the answer's body; `status` answers with that status instead;
-    `norange` sends the whole file whatever range was asked for, or its first `after_bytes` where there are any.
+    `cut`, `reset`, `stall` and `drip` (a byte now and then) happen `after_bytes` of the answer's body; `flip` sends the
+    byte there wrong; `status` answers with that status instead, and with `retry_after`; `norange` sends the whole file
+    whatever range was asked for, or its first `after_bytes` where there are any; `redirect` sends the client to
+    `location`.
     """
 
-    kind: Literal["cut", "stall", "status", "norange"]
+    kind: Literal["cut", "reset", "stall", "drip", "flip", "status", "norange", "redirect"]
     times: int | None = 1
     after_bytes: int = 0
     status: int = 503
+    retry_after: str | None = None
+    location: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ class HubServer:
     repos: dict[str, Repo] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     knows_commits: bool = True
+    bytes_per_s: int | None = None  # of each connection to the CDN
+    cuts_listings: bool = False  # in the middle of their JSON
 
     def __enter__(self) -> Self:
         self._servers = [_Server(self, "hub"), _Server(self, "cdn")]
@@ -224,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def hf_tree(self, repo_id: str, revision: str) -> None:
         files = self._repo(repo_id, revision).files
-        self._json([_hf_entry(path, file) for path, file in files.items()])
+        self._listing([_hf_entry(path, file) for path, file in files.items()])
 
     def hf_resolve(self, repo_id: str, revision: str, path: str) -> None:
         repo = self._repo(repo_id, revision)
@@ -245,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def ms_files(self, repo_id: str) -> None:
         files = self._repo(repo_id, self.query.get("Revision", "master")).files
-        self._json({"Code": 200, "Data": {"Files": [_ms_entry(path, file) for path, file in files.items()]}})
+        self._listing({"Code": 200, "Data": {"Files": [_ms_entry(path, file) for path, file in files.items()]}})
 
     def ms_commits(self, repo_id: str) -> None:
         if not self.server.hub.knows_commits:
@@ -297,14 +307,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _cdn_address(self, repo: Repo, path: str) -> str:
         return f"{self.server.hub.cdn_url}/{repo.repo_id}/{repo.commit}/{quote(path)}?Signature=signed"
 
-    def _refuse(self, status: int, code: str, message: str) -> NoReturn:
-        headers = {"X-Error-Code": code, "X-Error-Message": message}
+    def _refuse(self, status: int, code: str, message: str, more: Mapping[str, str] = MappingProxyType({})) -> NoReturn:
+        headers = {"X-Error-Code": code, "X-Error-Message": message, **more}
         self._send(status, json.dumps({"Code": status, "Message": message}).encode(), headers)
         raise _Answered
 
     def _redirect(self, status: int, location: str, headers: Mapping[str, str]) -> NoReturn:
         self._send(status, b"", {**headers, "Location": location})
         raise _Answered
+
+    def _listing(self, value: object) -> None:
+        if not self.server.hub.cuts_listings:
+            self._json(value)
+            return
+        body = json.dumps(value).encode()
+        self._head(200, len(body), {"Content-Type": "application/json"})
+        self.wfile.write(body[: len(body) // 2])
+        self.close_connection = True
 
     def _json(self, value: object) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -325,7 +344,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, path: str, file: File, headers: Mapping[str, str]) -> None:
         fault = self.server.hub.take_fault(path) if self.command == "GET" else None
         if fault is not None and fault.kind == "status":
-            self._refuse(fault.status, "", "a fault")
+            self._refuse(fault.status, "", "a fault", {"Retry-After": fault.retry_after} if fault.retry_after else {})
+        if fault is not None and fault.kind == "redirect":
+            self._redirect(302, fault.location, {})
         start, end, status = self._range(file, ignored=fault is not None and fault.kind == "norange")
         if status == 416:
             self._refuse(416, "", "Range not satisfiable")
@@ -343,16 +364,47 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, file: File, start: int, end: int, fault: Fault | None) -> None:
         stop = end
-        if fault is not None and (fault.after_bytes or fault.kind in ("cut", "stall")):
+        if fault is not None and (fault.after_bytes or fault.kind in ("cut", "reset", "stall", "drip")):
             stop = min(end, start + fault.after_bytes)
-        for chunk in file.read(start, stop):
-            self.wfile.write(chunk)
-            self.log.sent_bytes += len(chunk)
+        if fault is not None and fault.kind == "flip":
+            file, stop = replace(file, flipped=start + fault.after_bytes), end
+        self._send_range(file, start, stop)
         if stop < end:
             self.close_connection = True
             self.wfile.flush()
-            if fault is not None and fault.kind == "stall":
-                time.sleep(60)
+            self._go_wrong(fault, file, stop)
+
+    def _send_range(self, file: File, start: int, stop: int) -> None:
+        rate = self.server.hub.bytes_per_s if self.server.origin == "cdn" else None
+        began = time.monotonic()
+        for position in range(start, stop, FAST_BYTES):
+            if rate is not None:
+                time.sleep(max(0.0, began + (position - start) / rate - time.monotonic()))
+            self._send_piece(file, position, min(stop, position + FAST_BYTES))
+
+    def _send_piece(self, file: File, start: int, end: int) -> None:
+        if isinstance(file.content, Path) and file.flipped is None:
+            with file.content.open("rb") as content:
+                while start < end:
+                    sent = os.sendfile(self.connection.fileno(), content.fileno(), start, end - start)
+                    start += sent
+                    self.log.sent_bytes += sent
+            return
+        for chunk in file.read(start, end):
+            self.wfile.write(chunk)
+            self.log.sent_bytes += len(chunk)
+
+    def _go_wrong(self, fault: Fault | None, file: File, position: int) -> None:
+        if fault is None:
+            return
+        if fault.kind == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        for drop in range(position, position + 600) if fault.kind == "drip" else ():
+            self._send_piece(file, drop, drop + 1)
+            time.sleep(0.1)
+        if fault.kind == "stall":
+            time.sleep(60)
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent."""

@@ -16,14 +16,19 @@ import pytest
 
 from registry.digest import Digest
 from registry.errors import DigestError, DiskFullError, DownloadError, OfflineError
-from registry.fetcher import Download, Limits, RefusedError, check_room, fetch
+from registry.fetcher import Download, Limits, RefusedError, fetch
 from registry.partial import Partial, merge
+from registry.trouble import check_room
 from tests.fakes.hub import Fault, HubServer, LoggedRequest
 
 NAME = "x.gguf"
 CONTENT = hashlib.shake_256(b"weights").digest(3_000_000)
 LIMITS = Limits(connections=3, segment_bytes=400_000, timeout_s=1.0, attempts=3, first_pause_s=0.01)
 ONE_BY_ONE = Limits(connections=1, segment_bytes=1 << 30, timeout_s=1.0, attempts=3, first_pause_s=0.01)
+
+
+def ignore(done_bytes: int, note: str = "") -> None:
+    """Tell nobody."""
 
 
 class Served(NamedTuple):
@@ -36,7 +41,7 @@ class Served(NamedTuple):
 
     def fetch(self, limits: Limits = LIMITS) -> list[int]:
         told: list[int] = []
-        fetch(self.download, told.append, limits)
+        fetch(self.download, lambda done, note="": told.append(done), limits)
         return told
 
     def is_right(self) -> bool:
@@ -70,7 +75,7 @@ def test_small_files_are_one_plain_request(served: Served) -> None:
 def test_an_empty_file(served: Served, tmp_path: Path) -> None:
     served.hub.add_repo("org/name", {NAME: b""})
     download = Download(NAME, served.download.url, tmp_path / "empty", 0, None)
-    fetch(download, lambda done: None, LIMITS)
+    fetch(download, ignore, LIMITS)
     assert download.target.read_bytes() == b""
 
 
@@ -84,7 +89,7 @@ def test_the_token_stays_at_its_origin(served: Served) -> None:
 def test_git_files_are_verified_by_gits_own_hash(served: Served) -> None:
     sha1 = served.hub.repos["org/name"].files[NAME].git_sha1
     download = Download(NAME, served.download.url, served.download.target, len(CONTENT), Digest("git-sha1", sha1))
-    fetch(download, lambda done: None, LIMITS)
+    fetch(download, ignore, LIMITS)
     assert served.is_right()
 
 
@@ -178,7 +183,7 @@ def test_another_size_than_listed_is_an_error(served: Served, tmp_path: Path) ->
     for limits in (LIMITS, ONE_BY_ONE):
         download = Download(NAME, served.download.url, tmp_path / NAME, len(CONTENT) - 1, None)
         with pytest.raises(DigestError, match="another"):
-            fetch(download, lambda done: None, limits)
+            fetch(download, ignore, limits)
         assert not download.target.exists()
 
 
@@ -186,7 +191,7 @@ def test_a_server_out_of_reach(tmp_path: Path) -> None:
     with HubServer() as gone:
         url = f"{gone.huggingface_url}/org/name/resolve/main/{NAME}"
     with pytest.raises(OfflineError, match=r"`127\.0\.0\.1` is out of reach"):
-        fetch(Download(NAME, url, tmp_path / NAME, 10, None), lambda done: None, LIMITS)
+        fetch(Download(NAME, url, tmp_path / NAME, 10, None), ignore, LIMITS)
 
 
 @pytest.mark.parametrize("journal", ["", "{", '{"size_bytes": 7, "digest": "other"}\n0 3000000\n', "nonsense\n0 9\n"])
@@ -210,13 +215,14 @@ def test_a_partial_longer_than_the_file_is_thrown_away(served: Served) -> None:
 
 
 def test_a_torn_line_of_the_journal_does_not_count(tmp_path: Path) -> None:
-    partial = Partial(tmp_path / NAME, 100, None)
+    digest = Digest("sha256", "ab" * 32)
+    partial = Partial(tmp_path / NAME, 100, digest)
     partial.write(0, b"a" * 10)
     partial.write(50, b"b" * 10)
     partial.close()
     with (tmp_path / f"{NAME}.journal").open("a") as file:
         file.write("60 6")
-    again = Partial(tmp_path / NAME, 100, None)
+    again = Partial(tmp_path / NAME, 100, digest)
     assert list(again.missing()) == [(10, 50), (60, 100)]
     assert (again.done_bytes, again.prefix_bytes) == (20, 10)
     again.discard()
@@ -239,7 +245,7 @@ from pathlib import Path
 from registry.digest import Digest
 from registry.fetcher import Download, Limits, fetch
 url, target, size, sha256 = sys.argv[1:]
-fetch(Download("x", url, Path(target), int(size), Digest("sha256", sha256)), lambda done: None, Limits(connections=1))
+fetch(Download("x", url, Path(target), int(size), Digest("sha256", sha256)), print, Limits(connections=1))
 """
 
 

@@ -1,0 +1,92 @@
+"""What stands between this machine and a hub, or between a download and the disk, in the user's words."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.errors import CacheNotWritableError, DiskFullError, OfflineError
+from registry.transport import NotReachedError, Proxy, host_of, proxy_of
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_ELSEWHERE = "name a cache folder on another disk with HF_HUB_CACHE, MODELSCOPE_CACHE or LAUNCH_CACHE"
+
+
+def out_of_reach(url: str, error: BaseException, *, title: str | None = None, hint: str | None = None) -> OfflineError:
+    """Return why a server cannot be spoken to: its certificate, the user's proxy, or it is simply not there."""
+    host, said = host_of(url), _chain(error)
+    if _is_untrusted(error):
+        hint = "if a proxy reads the traffic here, name its certificates: SSL_CERT_FILE=/path/to/certificates.pem"
+        hint += " (for ModelScope also REQUESTS_CA_BUNDLE)"
+        return OfflineError(f"The certificate of `{host}` is not trusted", details=[said], hint=hint)
+    if (proxy := proxy_of(url)) is not None:
+        return _proxy_trouble(proxy, host, said)
+    return OfflineError(f"{title or f'`{host}`'} is out of reach", details=[f"{host}: {said}"], hint=hint)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Return whether trying again cannot help: a certificate is not trusted, or a proxy wants a login."""
+    return _is_untrusted(error) or (isinstance(error, NotReachedError) and "407" in str(error))
+
+
+def _is_untrusted(error: BaseException) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in _chain(error)
+
+
+def _proxy_trouble(proxy: Proxy, host: str, said: str) -> OfflineError:
+    asked = "wants a login" if "407" in said else "does not let us through"
+    return OfflineError(
+        f"The proxy `{proxy.shown}` {asked}",
+        details=[f"`{proxy.variable}` names it", f"{host}: {said}"],
+        hint=f"correct or unset {proxy.variable}, or name the host in NO_PROXY",
+    )
+
+
+def _chain(error: BaseException) -> str:
+    """Return what an error says; some clients say nothing themselves, but what they met does."""
+    link: BaseException | None = error
+    while link is not None and not str(link):
+        link = link.__cause__ or link.__context__
+    return str(link) if link is not None else type(error).__name__
+
+
+def check_room(folder: Path, needed_bytes: int) -> None:
+    """Raise DiskFullError unless the disk of `folder`, which need not exist yet, has room for so many bytes."""
+    existing = _existing(folder)
+    if shutil.disk_usage(existing).free < needed_bytes:
+        raise _disk_full(existing, needed_bytes)
+
+
+@contextmanager
+def writing(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
+    """Say in the user's words what the disk of `folder` refuses: DiskFullError or CacheNotWritableError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _disk_full(_existing(folder), needed_bytes) from error
+        if error.errno in _READ_ONLY:
+            raise _not_writable(Path(error.filename or folder), error) from error
+        raise
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _disk_full(folder: Path, needed_bytes: int) -> DiskFullError:
+    free = shutil.disk_usage(folder).free
+    return DiskFullError(
+        f"The disk of `{folder}` has {free / 1e9:.2f} GB free, {needed_bytes / 1e9:.2f} GB are needed",
+        needed_bytes=needed_bytes,
+        free_bytes=free,
+        hint=f"make room, or {_ELSEWHERE}; what came so far is kept",
+    )
+
+
+def _not_writable(path: Path, error: OSError) -> CacheNotWritableError:
+    return CacheNotWritableError(f"`{path}` cannot be written: {error.strerror}", path=str(path), hint=_ELSEWHERE)

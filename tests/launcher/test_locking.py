@@ -1,0 +1,198 @@
+"""`launch lock` and `--locked`: exactly what was locked, or what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher import LockError, plan, pull
+from launcher.lockfile import read_lock
+from tests.fakes.hub import HubServer
+from tests.fakes.published import FILE, NAME, REPO, WEIGHTS, write_entry
+from tests.launcher.commands import Run, launch
+
+FOLDER = {"config.json": b"{}", "model.safetensors": b"tensors" * 1000, "README.md": b"read me"}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder of its own, as a project does."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def edit(project: Path, old: str, new: str) -> None:
+    path = project / "launch.lock"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_lock_resolves_the_branch_and_fetches_no_weights(
+    run: Run, published: str, hub: HubServer, project: Path
+) -> None:
+    done = run("lock", NAME)
+    assert (done.code, done.out) == (0, "")
+    (entry,) = read_lock(project / "launch.lock")
+    assert (entry.hub, entry.repo_id, entry.revision) == ("huggingface", REPO, published)
+    assert [(file.path, file.size_bytes, str(file.digest)) for file in entry.files] == [
+        (FILE, len(WEIGHTS[FILE]), f"sha256:{hub.sha256(REPO, FILE)}")
+    ]
+    assert entry.engine.environment_sha256 is not None
+    assert (entry.options.context_length, entry.options.concurrency) == (2048, 4)
+    assert all(request.origin != "cdn" for request in hub.requests)
+
+
+def test_a_second_lock_writes_the_same_bytes(run: Run, published: str, project: Path) -> None:
+    run("lock", NAME)
+    first = (project / "launch.lock").read_bytes()
+    run("pull", NAME)
+    assert run("lock").code == 0
+    assert (project / "launch.lock").read_bytes() == first
+
+
+def test_other_entries_stay(run: Run, published: str, project: Path) -> None:
+    assert run("lock", NAME, "smollm2").code == 0
+    assert run("lock", NAME, "-q", "Q8_0", "-c", "1024", "--threads", "3", "--", "--mlock").code == 0
+    own, smollm2 = read_lock(project / "launch.lock")
+    assert (own.model, own.quantization, own.options) == (NAME, "Q8_0", (1024, 4, 3, ("--mlock",)))
+    assert smollm2.model == "smollm2-instruct"
+
+
+def test_what_is_locked_runs_after_the_branch_has_moved(run: Run, published: str, hub: HubServer) -> None:
+    run("lock", NAME)
+    locked = pull(NAME, locked="launch.lock")
+    hub.add_repo(REPO, {FILE: b"GGUF another"})
+    assert plan(NAME, locked=Path("launch.lock")).revision == published
+    assert pull(NAME, locked="launch.lock") == locked
+    assert locked.read_bytes() == WEIGHTS[FILE]
+    assert pull(NAME).read_bytes() == b"GGUF another"
+
+
+def test_a_pull_of_what_is_locked(run: Run, published: str, hub: HubServer) -> None:
+    run("lock", NAME, "--hub", "modelscope")
+    done = run("pull", "--locked")
+    assert done.code == 0
+    assert f"/snapshots/{published}/{FILE}" in done.out
+    hub.requests.clear()
+    assert run("pull", NAME, "--locked", "--offline").code == run("pull", "--locked", "launch.lock").code == 0
+    assert hub.requests == []
+
+
+def test_a_dry_run_shows_it_and_variables_ask_for_it(
+    run: Run, published: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("lock", NAME, "-c", "512", "--concurrency", "2")
+    hub.requests.clear()
+    for value in ("1", "launch.lock"):
+        monkeypatch.setenv("LAUNCH_LOCKED", value)
+        shown = run(NAME, "--dry-run", "--json").json
+        assert (shown["revision"], shown["context_length"], shown["concurrency"]) == (published, 512, 2)
+        assert shown["files"][0]["sha256"] == hub.sha256(REPO, FILE)
+    assert hub.requests == []
+
+
+def test_other_bytes_than_the_locked_ones_are_refused(run: Run, published: str, hub: HubServer, project: Path) -> None:
+    run("lock", NAME)
+    edit(project, hub.sha256(REPO, FILE), "0" * 64)
+    done = run("pull", "--locked")
+    assert done.code == 1
+    assert f"error: Hugging Face lists another `{FILE}` than" in done.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "difference"),
+    [
+        ("quantization: Q4_0", "quantization: Q3_0", "`own` has no quantization `Q3_0`"),
+        (f"repo_id: {REPO}", "repo_id: org/old", f"the catalogue has `{REPO}` on huggingface, locked is `org/old`"),
+        ("environment_sha256: ", "environment_sha256: 0", "in the lock file by sha256 0"),
+        (f"path: {FILE}", "path: x.gguf", "`x.gguf` is locked, and is not among the files"),
+        ("model: own", "model: gone", "No model is called `gone`"),
+    ],
+)
+def test_what_differs_is_named(run: Run, published: str, project: Path, old: str, new: str, difference: str) -> None:
+    run("lock", NAME)
+    edit(project, old, new)
+    done = run("--locked", "--dry-run")
+    assert done.code == 1
+    assert " cannot be had as `launch.lock` has it\n" in done.err
+    assert difference in done.err
+
+
+def test_other_words_than_the_locked_ones_are_refused(run: Run, published: str) -> None:
+    run("lock", NAME)
+    done = run(NAME, "--locked", "-q", "Q8_0", "-c", "1024", "-f", "ggufv2", "-s", "0_5", "--hub", "hf")
+    assert done.code == 1
+    assert done.err.startswith("error: `launch.lock` has another `own` than was asked for\n")
+    assert "  `--quantization Q8_0` was asked for, locked is `Q4_0`\n" in done.err
+    assert "  `--context-length 1024` was asked for, locked is `2048`\n" in done.err
+    assert "format" not in done.err
+    assert "hub" not in done.err
+
+
+def test_a_model_that_is_not_in_it(run: Run, published: str) -> None:
+    run("lock", NAME)
+    with pytest.raises(LockError, match="has no `smollm2`") as caught:
+        plan("smollm2", locked="launch.lock")
+    assert caught.value.details == ("it has `own`",)
+    assert run("lock", "smollm2").code == 0
+    assert plan("SmolLM2", locked="launch.lock").name == "smollm2-instruct"
+    done = run("--locked", "--dry-run")
+    assert (done.code, done.err.splitlines()[0]) == (2, "error: `launch.lock` has 2 models: name one")
+
+
+def test_offline_a_lock_uses_what_is_known_and_names_what_is_not(
+    run: Run, published: str, hub: HubServer, project: Path
+) -> None:
+    assert run("lock", "smollm2", "--offline").code == 0
+    done = run("lock", NAME, "--offline")
+    assert done.code == 1
+    assert "only Hugging Face can tell what `org/own-GGUF` holds" in done.err
+    assert "unknown: commit and files" in done.err
+    run("pull", NAME)
+    hub.requests.clear()
+    assert run("lock", NAME, "--offline").code == 0
+    assert hub.requests == []
+    assert len(read_lock(project / "launch.lock")) == 2
+
+
+def test_without_a_name_and_without_a_file(run: Run) -> None:
+    assert run("lock").code == 2
+    assert run("--locked").code == 1
+    assert "There is no `launch.lock`" in run("--locked").err
+    assert run("lock", "./here.gguf").code == 1
+
+
+def test_files_that_git_alone_vouches_for(
+    run: Run, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.yaml").write_text(
+        "name: folder\nspecs:\n  - format: pytorch\n    size_in_billions: 1\n    quantizations: [none]\n"
+        "    sources: {huggingface: {repo_id: org/folder}}\n"
+    )
+    monkeypatch.setenv("LAUNCH_REGISTRY", str(tmp_path / "folder.yaml"))
+    hub.add_repo("org/folder", FOLDER)
+    assert run("lock", "folder", "--engine", "echo").code == 0
+    assert run("pull", "folder", "--engine", "echo").code == 0
+
+
+def test_a_pinned_entry_needs_no_network_where_everything_is_known(
+    run: Run, published: str, hub: HubServer, tmp_path: Path, project: Path
+) -> None:
+    write_entry(tmp_path, revision=published)
+    run("pull", NAME)
+    hub.requests.clear()
+    assert run("lock", NAME).code == 0
+    assert hub.requests == []
+    assert read_lock(project / "launch.lock")[0].revision == published
+
+
+def test_for_programs_and_as_a_program(published: str, project: Path) -> None:
+    done = launch("lock", NAME, "--json", "-o", "other.lock", folder=project)
+    assert done.code == 0
+    assert done.events[-1]["event"] == "locked"
+    assert done.events[-1]["revision"] == published
+    shown = launch(NAME, "--locked", "other.lock", "--dry-run", "--json", folder=project)
+    assert shown.json["revision"] == published
