@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from registry.published import published_elsewhere
 from registry.errors import ResolutionError
+from registry.published import published_elsewhere
 from registry.request import Wanted, has_quantization, is_same_quantization, listing, same_bits
 from registry.spec import (
     HUBS,
@@ -344,36 +344,43 @@ def _nothing_runs(
     machine: Machine,
     refused: Sequence[_Refused],
 ) -> ResolutionError:
-    meant = [out.candidate for out in refused if out.detail]
-    if meant and not any(candidate.spec.sources_of(candidate.quantization) for candidate in meant):
-        return _never_published(request, wanted, model, capabilities, machine, meant)
-    words = ", ".join(f"{what} `{value}`" for what, value in _asked(wanted).items())
     told = [out.detail for out in refused if out.detail] or _never_together(wanted, model)
-    others = _engines_that_could(wanted, model, capabilities, machine)
+    others = [f"`{engine}` runs it" for engine in _engines_that_could(wanted, model, capabilities, machine)]
+    unpublished = _never_published(refused)
     return ResolutionError(
-        f"Nothing here runs `{model.name}`" + (f" with {words}" if words else ""),
+        _headline(wanted, model, unpublished),
         rejected=[_rejection(out.candidate, out.reason) for out in sorted(refused, key=lambda out: out.detail is None)],
-        details=[*list(dict.fromkeys(told))[:6], *(f"`{engine}` runs it" for engine in others)],
+        details=_elsewhere(model, unpublished) if unpublished else [*list(dict.fromkeys(told))[:6], *others],
         hint=_what_would_work(request.name, wanted, model, capabilities, machine),
     )
 
 
-def _never_published(
-    request: Request,
-    wanted: Wanted,
-    model: Model,
-    capabilities: Sequence[Capability],
-    machine: Machine,
-    meant: Sequence[_Candidate],
-) -> ResolutionError:
-    names = _each_once([f"{each.spec.model_format} {each.quantization}" for each in meant])
-    elsewhere = [place for each in meant for place in published_elsewhere(model, each.spec)]
-    return ResolutionError(
-        f"`{model.name}` was never published as {names}",
-        rejected=[_rejection(each, f"`{each.quantization}` was never published") for each in meant],
-        details=list(dict.fromkeys(elsewhere)),
-        hint=_what_would_work(request.name, wanted, model, capabilities, machine),
-    )
+def _headline(wanted: Wanted, model: Model, unpublished: Sequence[_Candidate]) -> str:
+    if unpublished:
+        names = _each_once([f"{each.spec.model_format} {each.quantization}" for each in unpublished])
+        return f"`{model.name}` was never published as {names}"
+    words = ", ".join(f"{what} `{value}`" for what, value in _asked(wanted).items())
+    return f"Nothing here runs `{model.name}`" + (f" with {words}" if words else "")
+
+
+def _never_published(refused: Sequence[_Refused]) -> list[_Candidate]:
+    """Return what was asked for if nobody publishes any of it, else nothing."""
+    meant = [out.candidate for out in refused if out.detail]
+    return [] if any(each.spec.sources_of(each.quantization) for each in meant) else meant
+
+
+def _elsewhere(model: Model, unpublished: Sequence[_Candidate]) -> list[str]:
+    """Return where what was never published can be had otherwise, or that it cannot."""
+    specs = {id(each.spec): each.spec for each in unpublished}.values()
+    told = [
+        *(f"`{spec.model_format}` comes as {_each_once(names)}" for spec in specs if (names := _published_as(spec))),
+        *(place for spec in specs for place in published_elsewhere(model, spec)),
+    ]
+    return list(dict.fromkeys(told)) or ["nor is it published as anything else that the catalogue knows"]
+
+
+def _published_as(spec: Spec) -> list[str]:
+    return [name for name in spec.quantizations if spec.sources_of(name)]
 
 
 def _asked(wanted: Wanted) -> dict[str, str]:

@@ -195,10 +195,10 @@ def test_the_summary_says_what_lists_need(environ: dict[str, str]) -> None:
     for _ in ("compiled", "read from the index"):
         catalogue = read_catalogue(environ=environ)
         (summary,) = (model for model in catalogue.models if model.name == "mistral-instruct-v0.2")
-        assert summary.formats == ("pytorch", "gptq", "awq", "gguf")
+        assert summary.formats == ("pytorch", "gptq", "awq", "gguf", "mistral")
         assert (summary.family, summary.license, summary.context_length) == ("mistral-7b", "Apache-2.0", 32768)
         assert summary.abilities == ("chat",)
-        assert [len(spec.quantizations) for spec in summary.specs] == [3, 1, 1, 12]
+        assert [len(spec.quantizations) for spec in summary.specs] == [3, 1, 1, 12, 1]
         assert catalogue.read(summary) == catalogue.find("mistral-instruct-v0.2").model
 
 

@@ -120,6 +120,7 @@ def test_mistral_s_quantizations(mistral: Model) -> None:
             *("Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_K_S"),
             *("Q4_K_M", "Q5_0", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0"),
         ),
+        "mistral": ("none",),
     }
     assert {spec.size_in_billions for spec in mistral.specs} == {7}
 
@@ -140,7 +141,14 @@ def test_mistral_s_sources_and_the_revisions_that_are_vouched_for(
 ) -> None:
     source = _source(mistral, model_format, hub)
     assert (source.repo_id, source.revision) == (repo_id, revision)
-    assert len(_sources(mistral)) == 6
+    assert len(_sources(mistral)) == 6 + 1
+
+
+def test_mistral_s_own_archive(mistral: Model) -> None:
+    source = _source(mistral, "mistral", "url")
+    assert source.repo_id == "https://models.mistralcdn.com/mistral-7b-v0-2/Mistral-7B-v0.2-Instruct.tar"
+    assert source.mirrors == ("https://files.mistral-7b-v0-2.mistral.ai/Mistral-7B-v0.2-Instruct.tar",)
+    assert (source.revision, source.is_pinned) == ("md5:fbae55bc038f12f010b4251326e73d39", True)
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,17 @@ def test_every_other_combination_is_refused_with_the_reason_and_what_would_work(
 
 def test_the_seed_names_all_there_is(mistral: Model) -> None:
     known = {(s.model_format, q) for s in mistral.specs for q in s.quantizations}
-    assert known == {(model_format, quantization) for model_format, quantization, _ in ALLOWED}
+    ours = {("mistral", "none")}  # the archive of the model's makers, which the seed does not name
+    assert known == {(model_format, quantization) for model_format, quantization, _ in ALLOWED} | ours
     assert len(ALLOWED) + len(FORBIDDEN) == 17 * 3
+
+
+@pytest.mark.parametrize("machine", ["cpu", "cuda"])
+def test_the_makers_own_layout_is_known_for_the_asking(mistral: Model, machine: str) -> None:
+    assert _resolve(mistral, MACHINES[machine]).spec.model_format != "mistral"
+    found = _resolve(mistral, MACHINES[machine], model_format="mistral")
+    assert (*_choice(found), found.source.hub) == ("mistral", "none", "vllm", "url")
+    assert found.warnings[-1] == "`vllm` is known, but this version does not start it"
 
 
 def test_the_literal_first_command(mistral: Model) -> None:
@@ -243,7 +252,7 @@ def test_bits_that_may_mean_several_are_not_guessed(mistral: Model, quantization
         ({"size_in_billions": 8.0}, "`mistral-instruct-v0.2` has no size `8`", "launch inspect mistral-instruct-v0.2"),
         ({"engine": "vlm"}, "There is no engine `vlm`", "did you mean `vllm`?"),
         ({"engine": "transformer"}, "There is no engine `transformer`", "did you mean `transformers`?"),
-        ({"hub": "github"}, "There is no hub `github`", "the hubs are huggingface, modelscope, pypi and local"),
+        ({"hub": "github"}, "There is no hub `github`", "the hubs are huggingface, modelscope, url, pypi and local"),
     ],
 )
 def test_a_near_miss_is_answered_with_what_there_is(
@@ -262,7 +271,7 @@ def test_an_unknown_quantization_is_answered_with_those_that_there_are(mistral: 
 def test_what_never_comes_together_is_said_for_each(mistral: Model) -> None:
     error = _refused(mistral, model_format="gptq", quantization="q5_k_m", size_in_billions=7.0)
     assert error.details == (
-        "size 7 comes as `pytorch`, `gptq`, `awq` and `gguf`",
+        "size 7 comes as `pytorch`, `gptq`, `awq`, `gguf` and `mistral`",
         "`gptq` comes as `Int4`",
         "`q5_k_m` comes as `gguf`",
     )
@@ -452,12 +461,45 @@ def test_hubs_that_this_version_does_not_reach() -> None:
     assert _resolve(near).source.hub == "modelscope"
 
 
-def test_what_was_never_published() -> None:
+def test_a_quantization_that_was_never_published() -> None:
     data = spec(quantizations=("Q4_K_M", "Q8_0")) | {
         "sources": {"huggingface": {"repo_id": "a/b", "quantizations": ["Q8_0"]}}
     }
     error = _refused(model(specs=[data]), quantization="Q4_K_M")
-    assert error.details[0] == "`Q4_K_M` was never published"
+    assert error.message == "`small` was never published as `gguf Q4_K_M`"
+    assert error.details == ("`gguf` comes as `Q8_0`",)
+    assert error.hint == "launch small --model-format gguf --quantization Q8_0 --engine llama.cpp"
+
+
+def test_a_format_that_was_never_published_names_those_that_were() -> None:
+    coming_soon = spec("mistral", 47, ("none",), hubs=())
+    others = [spec("gguf", 47, hubs=("huggingface", "modelscope")), spec("gguf", 141)]
+    error = _refused(model(specs=[coming_soon, *others]), model_format="mistral")
+    assert error.message == "`small` was never published as `mistral none`"
+    assert error.details == (
+        "`gguf` is on huggingface: `org/small-47b-gguf`",
+        "`gguf` is on modelscope: `org/small-47b-gguf`",
+    )
+    assert error.hint is not None
+    assert error.hint.startswith("launch small --size-in-billions 47 --model-format gguf --quantization Q4_K_M")
+
+
+def test_where_no_format_of_a_size_was_published_other_sizes_are_named() -> None:
+    error = _refused(model(specs=[spec(size=8, hubs=()), spec(size=70)]), size_in_billions=8.0)
+    assert error.details == ("`gguf` of size 70 is on huggingface: `org/small-70b-gguf`",)
+
+
+def test_what_nobody_published_at_all() -> None:
+    error = _refused(model(specs=[spec(hubs=())]))
+    assert error.message == "`small` was never published as `gguf Q4_K_M`"
+    assert error.details == ("nor is it published as anything else that the catalogue knows",)
+    assert error.hint == "launch inspect small"
+
+
+def test_what_was_published_is_chosen_before_what_was_not() -> None:
+    found = _resolve(model(specs=[spec("mistral", 1, ("none",), hubs=()), spec()]))
+    assert _choice(found) == ("gguf", "Q4_K_M", "llama.cpp")
+    assert _reason(found, "vllm", "none") == "`none` was never published"
 
 
 def test_another_revision_replaces_the_pin_and_says_so(mistral: Model) -> None:
@@ -498,7 +540,7 @@ def test_the_choice_says_why(mistral: Model) -> None:
 def test_everything_else_says_why_not(mistral: Model) -> None:
     found = _resolve(mistral)
     assert _reason(found, "llama.cpp", "Q8_0") == "`Q4_K_M` is preferred"
-    assert _reason(found, "llama.cpp", "none") == "reads no `pytorch`"
+    assert _reason(found, "llama.cpp", "none", "pytorch") == "reads no `pytorch`"
     assert _reason(found, "echo", "Q8_0") == "is used only when it is named"
     asked = _resolve(mistral, model_format="gguf", quantization="Q8_0", engine="llama.cpp")
     assert _reason(asked, "llama.cpp", "Q4_K_M") == "quantization `Q8_0` was asked for"
