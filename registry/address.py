@@ -61,8 +61,9 @@ def bring_file(key: str, addresses: Sequence[str], file: RemoteFile, target: Pat
 
 
 def _fetch(name: str, addresses: Sequence[str], target: Path, digest: Digest | None, report: Told) -> None:
-    from registry.fetcher import Download, RefusedError, fetch
+    from registry.fetcher import fetch
     from registry.ranges import RangeReader, refusal
+    from registry.remote_bytes import Download, RefusedError
 
     def fetch_from(address: str) -> None:
         with RangeReader(address) as remote:

@@ -101,6 +101,9 @@ class Transport:
 
     def _pool(self, proxy: Proxy | None) -> PoolManager:
         key = None if proxy is None else proxy.url
+        if proxy is not None and urlsplit(proxy.url).scheme not in ("http", "https"):
+            hint = f"set {proxy.variable} to an http:// or https:// address"
+            raise DownloadError(f"The proxy `{proxy.shown}` is none of HTTP", hint=hint)
         if key not in self._pools:
             self._pools[key] = self._open_pool(key)
         return self._pools[key]
@@ -126,12 +129,23 @@ def _login(proxy_url: str) -> str | None:
 
 
 def _context() -> ssl.SSLContext:
+    """Return what certificates are checked against: what the user's variable names, else the system's and Mozilla's."""
     import ssl
 
     import certifi
 
-    named = next((os.environ[name] for name in CERTIFICATE_VARIABLES if os.environ.get(name)), None)
-    return ssl.create_default_context(cafile=named or certifi.where())
+    named = next(((name, os.environ[name]) for name in CERTIFICATE_VARIABLES if os.environ.get(name)), None)
+    if named is None:
+        context = ssl.create_default_context()
+        context.load_verify_locations(certifi.where())  # slim containers have none of their own
+        return context
+    variable, path = named
+    try:
+        is_folder = os.path.isdir(path)
+        return ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+    except OSError as error:  # ssl.SSLError is one
+        said = error.strerror or str(error)
+        raise DownloadError(f"`{variable}` names `{path}`, which holds no certificates", details=[said]) from error
 
 
 def proxy_of(url: str) -> Proxy | None:

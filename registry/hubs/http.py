@@ -25,7 +25,8 @@ class HttpHub:
         raise NotImplementedError
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Told) -> None:
-        from registry.fetcher import Download, RefusedError, fetch
+        from registry.fetcher import fetch
+        from registry.remote_bytes import Download, RefusedError
 
         if file.url is None or file.size_bytes is None:
             raise DownloadError(f"{self.title} does not say how large `{file.path}` of `{listing.repo_id}` is")

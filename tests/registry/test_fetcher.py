@@ -16,8 +16,9 @@ import pytest
 
 from registry.digest import Digest
 from registry.errors import DigestError, DiskFullError, DownloadError, OfflineError
-from registry.fetcher import Download, Limits, RefusedError, fetch
+from registry.fetcher import fetch
 from registry.partial import Partial, merge
+from registry.remote_bytes import Download, Limits, RefusedError
 from registry.trouble import check_room
 from tests.fakes.hub import Fault, HubServer, LoggedRequest
 
@@ -243,7 +244,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from registry.digest import Digest
-from registry.fetcher import Download, Limits, fetch
+from registry.fetcher import fetch
+from registry.remote_bytes import Download, Limits
 url, target, size, sha256 = sys.argv[1:]
 fetch(Download("x", url, Path(target), int(size), Digest("sha256", sha256)), print, Limits(connections=1))
 """
