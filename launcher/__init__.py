@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from launcher.planning import Request
     from launcher.plans import File, Plan
     from registry.errors import (
+        CacheNotWritableError,
         CatalogueError,
         ContextOverflowError,
         DigestError,
@@ -52,11 +53,11 @@ _HOMES = {
     "launcher.plans": ("File", "Plan"),
     "launcher.planning": ("Request",),
     "registry.errors": (
-        *("CatalogueError", "ContextOverflowError", "DigestError", "DiskFullError", "DownloadError", "EngineError"),
-        *("EngineNotInstalledError", "EnvironmentBuildError", "GatedRepoError", "GenerationError"),
-        *("InvalidRequestError", "LaunchError", "LoadError", "LockError", "NotOnHubError", "OfflineError"),
-        *("OutOfMemoryError", "PortInUseError", "ResolutionError", "SchemaError", "UnknownModelError", "UnsafeFileError"),
-        *("UnsupportedParameterError",),
+        *("CacheNotWritableError", "CatalogueError", "ContextOverflowError", "DigestError", "DiskFullError"),
+        *("DownloadError", "EngineError", "EngineNotInstalledError", "EnvironmentBuildError", "GatedRepoError"),
+        *("GenerationError", "InvalidRequestError", "LaunchError", "LoadError", "LockError", "NotOnHubError"),
+        *("OfflineError", "OutOfMemoryError", "PortInUseError", "ResolutionError", "SchemaError"),
+        *("UnknownModelError", "UnsafeFileError", "UnsupportedParameterError"),
     ),
     "registry.progress": ("Progress",),
     "registry.spec": ("Rejection",),
@@ -65,6 +66,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncModel",
+    "CacheNotWritableError",
     "CatalogueError",
     "Chunk",
     "ContextOverflowError",

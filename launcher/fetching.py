@@ -9,10 +9,10 @@ from launcher.describe import HUB_TITLES
 from launcher.planning import at_sources
 from launcher.plans import Plan
 from registry import store
-from registry.published import published_elsewhere
-from registry.errors import DiskFullError, DownloadError, OfflineError, UnsafeFileError
+from registry.errors import DigestError, DiskFullError, DownloadError, OfflineError, UnsafeFileError
 from registry.hubs import open_hub
 from registry.progress import Progress, Report, with_rate
+from registry.published import published_elsewhere
 from registry.spec import Source
 
 T = TypeVar("T")
@@ -53,6 +53,10 @@ def fetch(plan: Plan, report: Report) -> tuple[Plan, store.FileSet]:
     except UnsafeFileError as error:
         error.details += tuple(published_elsewhere(plan.model, plan.spec))
         raise
+    except DigestError as error:
+        if plan.locked_files:
+            error.hint = f"`launch lock {plan.name}` takes what there is now"
+        raise
 
 
 def try_sources(plan: Plan, report: Report, act: Callable[[Plan], T]) -> tuple[Plan, T]:
@@ -80,7 +84,7 @@ def is_offline(plan: Plan) -> bool:
 
 def _check_locked(plan: Plan, files: store.FileSet) -> None:
     if plan.locked_files:
-        from launcher.locking import check_files
+        from launcher.locked import check_files
 
         check_files(plan.locked_files, files)
 

@@ -57,7 +57,10 @@ class LockedOptions(NamedTuple):
 
 
 class Locked(NamedTuple):
-    """One model of the file. `reference` is the branch or tag that was asked for, where one was."""
+    """One model of the file. `revision` is a commit or version, None where each file has a checksum and no more.
+
+    `reference` is the branch or tag that was asked for, where one was.
+    """
 
     model: str
     model_format: str
@@ -65,7 +68,7 @@ class Locked(NamedTuple):
     quantization: str
     hub: str
     repo_id: str
-    revision: str
+    revision: str | None
     files: tuple[LockedFile, ...]
     engine: LockedEngine
     options: LockedOptions
@@ -80,8 +83,7 @@ class Locked(NamedTuple):
             "quantization": self.quantization,
             "hub": self.hub,
             "repo_id": self.repo_id,
-            "revision": self.revision,
-            **({} if self.reference is None else {"reference": self.reference}),
+            **_without_none({"revision": self.revision, "reference": self.reference}),
             "files": [_file_as_dict(file) for file in self.files],
             "engine": _without_none(self.engine._asdict()),
             "options": {**_without_none(self.options._asdict()), "engine_args": list(self.options.engine_args)},
@@ -110,7 +112,7 @@ def write_lock(path: Path, entries: Sequence[Locked]) -> None:
 
     ordered = sorted(entries, key=lambda entry: entry.model)
     content = {"schema": SCHEMA, "models": [entry.as_dict() for entry in ordered]}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+    text = yaml.safe_dump(content, sort_keys=False, width=1000)
     try:
         write_atomically(path.absolute(), (_HEADER + text).encode())
     except OSError as error:
@@ -141,7 +143,7 @@ def _entry(data: Mapping[str, Any]) -> Locked:
         quantization=_text(data["quantization"]),
         hub=_text(data["hub"]),
         repo_id=_text(data["repo_id"]),
-        revision=_text(data["revision"]),
+        revision=_optional(_text, data.get("revision")),
         files=tuple(_file(file) for file in data["files"]),
         engine=_engine(data["engine"]),
         options=_options(data["options"]),

@@ -198,12 +198,12 @@ def describe_progress(progress: Progress) -> str:
     if progress.bytes_per_s is not None and progress.done < progress.total:
         parts.append(f"{format_bytes(progress.bytes_per_s)}/s")
     if progress.seconds_left:
-        parts.append(f"{format_seconds(progress.seconds_left)} left")
+        parts.append(f"{format_clock(progress.seconds_left)} left")
     return f"{', '.join(parts)}  {progress.text}".rstrip()
 
 
-def format_seconds(seconds: float) -> str:
-    """Return a time as people read it: `0:45`, `1:02:03`."""
+def format_clock(seconds: float) -> str:
+    """Return a time as clocks show it, which counts down without changing its form: `0:45`, `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

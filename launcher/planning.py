@@ -51,7 +51,7 @@ def make_plan(model: str, request: Request) -> Plan:
     """Return what a launch of `model` would do, from what the disk tells."""
     check_words(request)
     if request.get("locked"):
-        from launcher.locking import plan_locked
+        from launcher.locked import plan_locked
 
         return plan_locked(model, request)
     found = find_model(model, read_layers(request.get("registry", ())))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from launcher.output import format_bytes, format_seconds
+from launcher.output import format_bytes, format_clock
 from registry.progress import Progress
 
 # Of a model in many parts, the newest are shown.
@@ -102,4 +102,4 @@ def _pace(progress: Progress) -> str:
     if progress.bytes_per_s is None:
         return ""
     rate = f"{format_bytes(progress.bytes_per_s)}/s"
-    return rate if progress.seconds_left is None else f"{rate}  {format_seconds(progress.seconds_left)} left"
+    return rate if progress.seconds_left is None else f"{rate}  {format_clock(progress.seconds_left)} left"

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from registry.cache import cache_folder, read_json, write_json
@@ -35,7 +36,8 @@ def reachable_first(sources: Sequence[Source]) -> tuple[Source, ...]:
 
 def forget() -> None:
     """Let the next choice measure anew: what was measured has proved wrong."""
-    _memory().unlink(missing_ok=True)
+    with suppress(OSError):
+        _memory().unlink()
 
 
 def _endpoints() -> Mapping[str, str]:
@@ -52,7 +54,8 @@ def _measure(hubs: Iterable[str]) -> Mapping[str, bool]:
     endpoints = _endpoints()
     answers = _ask_all({hub: endpoints[hub] for hub in hubs})
     if any(answers.values()):
-        write_json(_memory(), {"for": _circumstances(), "measured_at": time.time(), "answers": answers})
+        with suppress(OSError):  # a cache that cannot be written costs a measurement each time, nothing more
+            write_json(_memory(), {"for": _circumstances(), "measured_at": time.time(), "answers": answers})
     return answers
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from launcher.cli.options import How, Network, Printing, UsageError, Which, option, request_of
-from launcher.lockfile import Locked, read_lock, write_lock
+from launcher.cli.running import plan_of
+from launcher.describe import HUB_TITLES
+from launcher.lockfile import DEFAULT_PATH, Locked, read_lock, write_lock
+from launcher.locking import lock_plan
+from launcher.locking import request_of as request_again
 from launcher.output import Output, format_bytes
 from launcher.planning import Request
 
@@ -23,40 +28,39 @@ def command(
     network: Network,
     printing: Printing,
     names: Names = None,
-    output: File = Path("launch.lock"),
+    output: File = DEFAULT_PATH,
 ) -> None:
     printed = printing.output()
-    held = {entry.model: entry for entry in read_lock(output)} if output.exists() else {}
-    given = [*(names or ()), *(each for each in (which.model_name, which.model_path) if each)]
+    held = read_lock(output) if output.exists() else ()
+    given = [*(names or ()), *(name for name in (which.model_name, which.model_path) if name)]
     asked = request_of(which, how, network, engine_args=context.obj)
-    if given:
-        fresh = [_lock(name, asked, printed) for name in given]
-    elif held:
-        from launcher.locking import request_of as request_again
-
-        common: Request = {"registry": asked["registry"], "offline": asked["offline"]}
-        fresh = [_lock(entry.model, {**request_again(entry), **common}, printed) for entry in held.values()]
-    else:
-        raise UsageError("No model is named", hint="launch lock NAME")
-    write_lock(output, list({**held, **{entry.model: entry for entry in fresh}}.values()))
+    fresh = [_lock(name, request, printed) for name, request in _requests(given, held, asked)]
+    write_lock(output, list({entry.model: entry for entry in (*held, *fresh)}.values()))
     printed.say(f"{output} is written")
 
 
-def _lock(name: str, request: Request, output: Output) -> Locked:
-    from launcher.cli.running import plan_of
-    from launcher.instance import check_launchable
-    from launcher.locking import lock_plan
+def _requests(given: Sequence[str], held: Iterable[Locked], asked: Request) -> Iterator[tuple[str, Request]]:
+    """Yield each model with what to ask for: what is asked now, or where none is named what was asked for before."""
+    if not given and not held:
+        raise UsageError("No model is named", hint="launch lock NAME")
+    yield from ((name, asked) for name in given)
+    if not given:
+        network: Request = {"registry": asked["registry"], "offline": asked["offline"]}
+        yield from ((entry.model, {**request_again(entry), **network}) for entry in held)
 
-    plan = plan_of(name, request)
-    check_launchable(plan)
-    entry = lock_plan(plan, request, output.progress)
+
+def _lock(name: str, request: Request, output: Output) -> Locked:
+    entry = lock_plan(plan_of(name, request), request, output.progress)
     output.end_progress()
     output.event("locked", entry.as_dict())
-    output.say(_in_words(entry))
+    for line in _in_words(entry):
+        output.say(line)
     return entry
 
 
-def _in_words(entry: Locked) -> str:
+def _in_words(entry: Locked) -> Iterator[str]:
+    yield f"{entry.model} as {entry.model_format} {entry.quantization} on {entry.engine.name}"
     count = f"{len(entry.files)} file{'s' if len(entry.files) != 1 else ''}"
     size = format_bytes(sum(file.size_bytes for file in entry.files))
-    return f"{entry.model} as {entry.model_format} {entry.quantization} at {entry.revision[:12]}: {count}, {size}"
+    at = f" at {entry.revision[:12]}" if entry.revision else ""
+    yield f"  locked    {count}, {size} on {HUB_TITLES.get(entry.hub, entry.hub)}{at}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import typer
@@ -85,7 +86,7 @@ def _cut(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 def _with_lock_file(own: Sequence[str]) -> list[str]:
     """Return our words with a file after `--locked`, which may stand alone; what follows is one if it looks so."""
     words: list[str] = []
-    for word, following in zip(own, [*own[1:], ""], strict=True):
+    for word, following in zip_longest(own, own[1:], fillvalue=""):
         is_alone = word == "--locked" and not following.endswith((".lock", ".yaml", ".yml"))
         words.append("--locked=launch.lock" if is_alone else word)
     return words
@@ -121,7 +122,7 @@ def _cure(option: str, possible: Sequence[str], given: Sequence[str]) -> str | N
 
 
 def _value_after(option: str, given: Sequence[str]) -> str | None:
-    for word, following in zip(given, [*given[1:], ""], strict=True):
+    for word, following in zip_longest(given, given[1:], fillvalue=""):
         if word.replace("_", "-") == option and following and not following.startswith("-"):
             return following
         if word.replace("_", "-").startswith(f"{option}="):

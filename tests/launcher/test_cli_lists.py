@@ -100,7 +100,7 @@ def test_an_inspection_for_programs(run: Run) -> None:
     assert set(record) == {"schema", "model", "choice", "rejected", "siblings"}
     assert record["model"]["name"] == "mistral-instruct-v0.2"
     assert record["model"]["architecture"]["kv_heads"] == 8
-    assert [spec["model_format"] for spec in record["model"]["specs"]] == ["pytorch", "gptq", "awq", "gguf"]
+    assert [spec["model_format"] for spec in record["model"]["specs"]][:4] == ["pytorch", "gptq", "awq", "gguf"]
     assert (record["choice"]["engine"], record["choice"]["quantization"]) == ("llama.cpp", "Q4_K_M")
     assert set(record["rejected"][0]) == {"engine", "model_format", "quantization", "reason"}
 

@@ -103,6 +103,7 @@ def test_echo_reads_no_weights_and_needs_no_environment(run: Run) -> None:
     assert (plan["files"], plan["download_bytes"], plan["environment"]["is_installed"]) == ([], 0, True)
 
 
+@pytest.mark.usefixtures("hub")
 def test_all_bytes_are_told_before_the_first(run: Run) -> None:
     """Those of the engine's environment among them."""
     done = run("smollm2", "-p", "hello", "--no-install")

@@ -96,7 +96,7 @@ def test_a_dry_run_shows_it_and_variables_ask_for_it(
 
 def test_other_bytes_than_the_locked_ones_are_refused(run: Run, published: str, hub: HubServer, project: Path) -> None:
     run("lock", NAME)
-    edit(project, hub.sha256(REPO, FILE), "0" * 64)
+    edit(project, hub.sha256(REPO, FILE), "f" * 64)
     done = run("pull", "--locked")
     assert done.code == 1
     assert f"error: Hugging Face lists another `{FILE}` than" in done.err
@@ -106,8 +106,9 @@ def test_other_bytes_than_the_locked_ones_are_refused(run: Run, published: str, 
     ("old", "new", "difference"),
     [
         ("quantization: Q4_0", "quantization: Q3_0", "`own` has no quantization `Q3_0`"),
-        (f"repo_id: {REPO}", "repo_id: org/old", f"the catalogue has `{REPO}` on huggingface, locked is `org/old`"),
-        ("environment_sha256: ", "environment_sha256: 0", "in the lock file by sha256 0"),
+        (f"repo_id: {REPO}", "repo_id: org/old", f"`repo_id` is `{REPO}` here, `org/old` in the lock file"),
+        ("environment_sha256: ", "environment_sha256: 0", "`engine.environment_sha256` is `"),
+        ("    version: ", "    version: 9.", "`engine.version` is `"),
         (f"path: {FILE}", "path: x.gguf", "`x.gguf` is locked, and is not among the files"),
         ("model: own", "model: gone", "No model is called `gone`"),
     ],
@@ -125,11 +126,11 @@ def test_other_words_than_the_locked_ones_are_refused(run: Run, published: str) 
     run("lock", NAME)
     done = run(NAME, "--locked", "-q", "Q8_0", "-c", "1024", "-f", "ggufv2", "-s", "0_5", "--hub", "hf")
     assert done.code == 1
-    assert done.err.startswith("error: `launch.lock` has another `own` than was asked for\n")
-    assert "  `--quantization Q8_0` was asked for, locked is `Q4_0`\n" in done.err
-    assert "  `--context-length 1024` was asked for, locked is `2048`\n" in done.err
-    assert "format" not in done.err
-    assert "hub" not in done.err
+    assert done.err.startswith("error: `own` cannot be had as `launch.lock` has it\n")
+    assert done.err.splitlines()[1:-2] == [
+        "  `quantization` is `Q8_0` here, `Q4_0` in the lock file",
+        "  `options.context_length` is `1024` here, `2048` in the lock file",
+    ]
 
 
 def test_a_model_that_is_not_in_it(run: Run, published: str) -> None:
@@ -166,7 +167,7 @@ def test_without_a_name_and_without_a_file(run: Run) -> None:
 
 
 def test_files_that_git_alone_vouches_for(
-    run: Run, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, hub: HubServer, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "folder.yaml").write_text(
         "name: folder\nspecs:\n  - format: pytorch\n    size_in_billions: 1\n    quantizations: [none]\n"
@@ -174,8 +175,22 @@ def test_files_that_git_alone_vouches_for(
     )
     monkeypatch.setenv("LAUNCH_REGISTRY", str(tmp_path / "folder.yaml"))
     hub.add_repo("org/folder", FOLDER)
-    assert run("lock", "folder", "--engine", "echo").code == 0
-    assert run("pull", "folder", "--engine", "echo").code == 0
+    assert run("lock", "folder", "--engine", "transformers").code == 0
+    (entry,) = read_lock(project / "launch.lock")
+    assert [(file.path, file.digest and file.digest.kind) for file in entry.files] == [
+        ("model.safetensors", "sha256"),
+        ("config.json", "git-sha1"),
+    ]
+    planned = plan("folder", locked="launch.lock")
+    assert [(file.path, file.size_bytes) for file in planned.files] == [
+        (file.path, file.size_bytes) for file in entry.files
+    ]
+    assert planned.download_bytes == sum(file.size_bytes for file in entry.files)
+    assert run("pull", "--locked").code == 0
+    edit(project, entry.files[1].digest.value if entry.files[1].digest else "", "f" * 40)
+    done = run("pull", "--locked")
+    assert (done.code, done.err.splitlines()[-2]) == (1, "error: The files are not those of the lock file")
+    assert done.err.splitlines()[-1].startswith("  `config.json` is git-sha1:")
 
 
 def test_a_pinned_entry_needs_no_network_where_everything_is_known(
