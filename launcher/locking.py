@@ -1,4 +1,4 @@
-"""Makes the lock entry of a plan: the commit, and every file's size and checksum, from the disk or the hub's listing."""
+"""Makes the lock entry of a plan: its commit, and every file's size and checksum, from the disk or a hub's listing."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _unknown_offline(plan: Plan) -> OfflineError:
 
 
 def _engine_of(plan: Plan) -> LockedEngine:
-    """Return the engine with the lock of its environment; its version is what is installed, else what the lock gives."""
+    """Return the engine with the lock of its environment; its version is the one installed, else the lock's."""
     if plan.requirements is None:
         return LockedEngine(plan.engine)
     content = (LOCKS / plan.requirements.lock).read_bytes()

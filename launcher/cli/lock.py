@@ -45,8 +45,10 @@ def _requests(given: Sequence[str], held: Iterable[Locked], asked: Request) -> I
         raise UsageError("No model is named", hint="launch lock NAME")
     yield from ((name, asked) for name in given)
     if not given:
-        network: Request = {"registry": asked["registry"], "offline": asked["offline"]}
-        yield from ((entry.model, {**request_again(entry), **network}) for entry in held)
+        for entry in held:
+            request = request_again(entry)
+            request["registry"], request["offline"] = asked["registry"], asked["offline"]
+            yield entry.model, request
 
 
 def _lock(name: str, request: Request, output: Output) -> Locked:
