@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from registry.errors import NotOnHubError, UnsafeFileError
+from registry.parts import is_part, one_set
 from registry.spec import Source, Spec
 
 MAX_PATH_BYTES = 1024
@@ -103,7 +104,7 @@ def _gguf_files(quantization: str, paths: Iterable[str], repo_id: str) -> tuple[
         return (weights[0],)
     if not found:
         raise NotOnHubError(f"`{repo_id}` has no GGUF file for `{quantization}`", details=weights[:12])
-    return found
+    return one_set(found, repo_id)
 
 
 def _folder_files(source: Source, paths: Sequence[str], repo_id: str) -> tuple[str, ...]:
@@ -111,13 +112,24 @@ def _folder_files(source: Source, paths: Sequence[str], repo_id: str) -> tuple[s
     # Weights in sub-folders are the same ones for other programs: `original/`, `onnx/`, `metal/`.
     top = sorted(path for path in kept if "/" not in path)
     weights = [path for path in top if path.endswith(".safetensors")]
-    sharded = [path for path in weights if not path.startswith("consolidated")]
+    loaded = [path for path in weights if not path.startswith("consolidated")]
     if not weights:
         raise _no_weights(kept, repo_id)
     companions = [path for path in top if any(fnmatchcase(path, pattern) for pattern in _COMPANIONS)]
-    if sharded:
+    if loaded:
         companions = [path for path in companions if not path.startswith(("consolidated", "params.json"))]
-    return (*(sharded or weights), *companions)
+    chosen = _tensor_files(loaded or weights, repo_id)
+    if len(chosen) == 1:  # an index would send engines for the parts of another set
+        companions = [path for path in companions if not path.endswith(".index.json")]
+    return (*chosen, *companions)
+
+
+def _tensor_files(weights: Sequence[str], repo_id: str) -> tuple[str, ...]:
+    """Return one set of weights; files without numbers may belong together, by an index."""
+    if "model.safetensors" in weights:
+        return ("model.safetensors",)
+    numbered = [path for path in weights if is_part(path)]
+    return one_set(numbered, repo_id) if numbered else tuple(weights)
 
 
 def _mistral_files(paths: Sequence[str], repo_id: str) -> tuple[str, ...]:
@@ -127,7 +139,7 @@ def _mistral_files(paths: Sequence[str], repo_id: str) -> tuple[str, ...]:
     if "params.json" not in paths:
         raise NotOnHubError(f"`{repo_id}` has no `params.json`, which Mistral's own layout has beside the weights")
     companions = [path for path in paths if any(fnmatchcase(path, pattern) for pattern in _MISTRAL_COMPANIONS)]
-    return (*weights, *sorted(companions))
+    return (*one_set(weights, repo_id), *sorted(companions))
 
 
 def is_unsafe(path: str) -> bool:

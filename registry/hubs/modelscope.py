@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cache import cache_folder, read_json, write_json
+from registry.cache import cache_folder, read_json, user_cache_folder, write_json
 from registry.digest import Digest
 from registry.errors import DownloadError, LaunchError, OfflineError
 from registry.hubs.base import Listing, RemoteFile
@@ -29,7 +29,7 @@ class ModelScope(HttpHub):
     name = "modelscope"
     title = "ModelScope"
     default_branch = "master"
-    login_hint = "get access on the model's page, then set MODELSCOPE_API_TOKEN"
+    login_hint = "MODELSCOPE_API_TOKEN, which its site shows under access tokens"
 
     # --- disk only
 
@@ -110,6 +110,9 @@ class ModelScope(HttpHub):
             return None
         return commit if isinstance(commit, str) and is_commit(commit) else None
 
+    def page(self, repo_id: str) -> str:
+        return f"{endpoint()}/models/{repo_id}"
+
     def _translated(self, error: Exception, repo_id: str, reference: str) -> LaunchError:
         import requests
         from modelscope_hub import errors
@@ -119,11 +122,21 @@ class ModelScope(HttpHub):
         if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
             return self.refused(401 if isinstance(error, errors.AuthenticationError) else 403, repo_id, "it")
         if isinstance(error, errors.NotExistError):
-            return self.not_there(repo_id, f"or it has no revision `{reference}`")
+            references = _references(repo_id)
+            if references is None:
+                return self.no_repo(repo_id, _repos_beside(repo_id))
+            return self.no_revision(repo_id, reference, references)
         if isinstance(error, errors.NetworkError | requests.RequestException):
             hint = "check the network, or name another site with MODELSCOPE_ENDPOINT"
             return OfflineError(f"{self.title} is out of reach", details=[str(error)], hint=hint)
         return DownloadError(f"{self.title} could not list `{repo_id}`", details=[str(error)])
+
+
+def endpoint() -> str:
+    """Return the site's address, as its client finds it."""
+    domain = os.environ.get("MODELSCOPE_DOMAIN", "").strip()
+    named = os.environ.get("MODELSCOPE_ENDPOINT") or (f"https://{domain}" if domain else "")
+    return (named or "https://www.modelscope.cn").rstrip("/")
 
 
 def hub_cache() -> Path:
@@ -163,8 +176,33 @@ def _open_api(endpoint: str | None = None) -> HubApi:
     from modelscope_hub import HubApi, HubConfig
 
     # A token that is given, even an empty one, keeps the client from unpickling a saved login, and a folder of its own
-    # from writing an identifier into the user's home.
-    return HubApi(HubConfig(endpoint=endpoint, token=_token(), config_dir=cache_folder() / "modelscope"))
+    # from writing an identifier into the user's home. Not in LAUNCH_CACHE: what it keeps is for one user alone.
+    own = user_cache_folder() / "model-launcher" / "modelscope"
+    return HubApi(HubConfig(endpoint=endpoint, token=_token(), config_dir=own))
+
+
+def _references(repo_id: str) -> list[str] | None:
+    """Return the branches and tags of a repo, or None where there is no such repo, as far as one can see."""
+    import requests
+    from modelscope_hub.errors import HubError
+
+    try:
+        return [each["Revision"] for each in _open_api().list_repo_revisions(repo_id, "model")]
+    except (HubError, requests.RequestException, OSError, ValueError, LookupError):
+        return None
+
+
+def _repos_beside(repo_id: str) -> list[str]:
+    """Return the repos of the same owner, the most popular ones where there are many."""
+    import requests
+    from modelscope_hub.errors import HubError
+
+    try:
+        owner = repo_id.partition("/")[0]
+        found = _open_api().list_repos("model", owner=owner, sort="downloads", page_size=100)
+    except (HubError, requests.RequestException, OSError, ValueError, LookupError):
+        return []
+    return [f"{each.owner}/{each.name}" for each in found.items]
 
 
 def _list(endpoint: str, repo_id: str, revision: str) -> tuple[RemoteFile, ...]:

@@ -141,6 +141,11 @@ class HubServer:
         """The bytes of all file contents and listings that were sent."""
         return sum(request.sent_bytes for request in self.requests)
 
+    @property
+    def sent_of_files(self) -> int:
+        """The bytes of large files' contents that were sent."""
+        return sum(request.sent_bytes for request in self.requests if request.origin == "cdn")
+
     def add_repo(
         self,
         repo_id: str,
@@ -232,6 +237,15 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self._repo(repo_id, revision)
         self._json({"id": repo_id, "sha": repo.commit, "siblings": [{"rfilename": path} for path in repo.files]})
 
+    def hf_references(self, repo_id: str) -> None:
+        branches = [
+            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": ""} for name in self._references(repo_id)
+        ]
+        self._json({"branches": branches, "tags": [], "converts": []})
+
+    def hf_models(self) -> None:
+        self._json([{"id": repo_id, "tags": []} for repo_id in self._repos_of(self.query["author"])])
+
     def hf_tree(self, repo_id: str, revision: str) -> None:
         files = self._repo(repo_id, revision).files
         self._listing([_hf_entry(path, file) for path, file in files.items()])
@@ -256,6 +270,14 @@ class _Handler(BaseHTTPRequestHandler):
     def ms_files(self, repo_id: str) -> None:
         files = self._repo(repo_id, self.query.get("Revision", "master")).files
         self._listing({"Code": 200, "Data": {"Files": [_ms_entry(path, file) for path, file in files.items()]}})
+
+    def ms_references(self, repo_id: str) -> None:
+        branches = [{"Revision": name} for name in self._references(repo_id)]
+        self._json({"Code": 200, "Data": {"RevisionMap": {"Branches": branches, "Tags": []}}})
+
+    def ms_models(self) -> None:
+        models = [{"id": repo_id} for repo_id in self._repos_of(self.query["owner"])]
+        self._json({"success": True, "data": {"models": models, "total_count": len(models)}})
 
     def ms_commits(self, repo_id: str) -> None:
         if not self.server.hub.knows_commits:
@@ -282,14 +304,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     # --- parts
 
-    def _repo(self, repo_id: str, revision: str) -> Repo:
+    def _references(self, repo_id: str) -> tuple[str, ...]:
+        return self._repo(repo_id, None).branches
+
+    def _repos_of(self, owner: str) -> list[str]:
+        repos = self.server.hub.repos.values()
+        return [repo.repo_id for repo in repos if repo.repo_id.startswith(f"{owner}/") and not repo.private]
+
+    def _repo(self, repo_id: str, revision: str | None) -> Repo:
         repo = self.server.hub.repos.get(repo_id)
         if self._token() not in (None, *(held.token for held in self.server.hub.repos.values())):
             self._refuse(401, "", "Invalid credentials in Authorization header")
         if repo is None or (repo.private and self._token() != repo.token):
             is_hidden = self._token() is None and "/api/v1/" not in self.path
             self._refuse(401 if is_hidden else 404, "RepoNotFound", "Repository not found")
-        if not repo.has(revision):
+        if revision is not None and not repo.has(revision):
             self._refuse(404, "RevisionNotFound", "Invalid rev id")
         return repo
 
@@ -425,11 +454,15 @@ def _ms_entry(path: str, file: File) -> dict[str, object]:
 _ID = r"(?P<repo_id>[^/]+/[^/]+)"
 _HUB_ROUTES = (
     (rf"/api/models/{_ID}/revision/(?P<revision>.+)", _Handler.hf_revision),
+    (r"/api/models", _Handler.hf_models),
+    (rf"/api/models/{_ID}/refs", _Handler.hf_references),
     (rf"/api/models/{_ID}/tree/(?P<revision>[^/]+)", _Handler.hf_tree),
     (rf"/api/resolve-cache/models/{_ID}/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.hf_resolve_cache),
     (rf"/api/v1/models/{_ID}/repo/files", _Handler.ms_files),
+    (rf"/api/v1/models/{_ID}/revisions", _Handler.ms_references),
     (rf"/api/v1/models/{_ID}/commits", _Handler.ms_commits),
     (rf"/api/v1/models/{_ID}/repo", _Handler.ms_file),
+    (r"/openapi/v1/models", _Handler.ms_models),
     (r"/api/v1/repos/internalAccelerationInfo", _Handler.ms_acceleration),
     (rf"/{_ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.hf_resolve),
 )

@@ -66,7 +66,7 @@ def test_takes_the_consolidated_file_where_there_is_no_other() -> None:
 
 
 def test_honours_what_the_source_excludes() -> None:
-    assert SHARDS[0] not in select(MISTRAL, exclude=("*00001*",))
+    assert "tokenizer.model" not in select(MISTRAL, exclude=("*.model",))
 
 
 def test_takes_templates_and_processors() -> None:
@@ -104,6 +104,34 @@ def test_finds_a_quantization_without_a_template() -> None:
     with pytest.raises(NotOnHubError, match="no GGUF file for `Q8_0`"):
         select(paths, model_format="gguf", quantization="Q8_0")
     assert select(("only.gguf",), model_format="gguf", quantization="Q8_0") == ("only.gguf",)
+
+
+def gguf_files(*paths: str) -> tuple[str, ...]:
+    return select(paths, model_format="gguf", quantization="Q4_K_M")
+
+
+def test_one_set_of_several_that_hold_the_same() -> None:
+    parts = ("m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf")
+    assert gguf_files(*parts, "m-Q4_K_M.gguf", "m-Q4_K_M-imatrix.gguf") == ("m-Q4_K_M.gguf",)
+    assert gguf_files("Q4_K_M/m-Q4_K_M.gguf", *parts) == parts
+    assert gguf_files(*(f"Q4_K_M/{part}" for part in parts)) == tuple(f"Q4_K_M/{part}" for part in parts)
+    assert select((*SHARDS, "model.safetensors", "model.fp16.safetensors", "model.safetensors.index.json")) == (
+        "model.safetensors",
+    )
+    assert select(("model.fp16-00001-of-00001.safetensors", *SHARDS, "adapter_model.safetensors")) == SHARDS
+
+
+def test_files_that_an_index_may_hold_together_come_together() -> None:
+    paths = ("embeddings.safetensors", "layers.safetensors", "model.safetensors.index.json")
+    assert select(paths) == paths
+
+
+def test_a_missing_part_is_named_before_anything_is_fetched() -> None:
+    with pytest.raises(NotOnHubError, match=r"has 2 of the 3 parts of `m-Q4_K_M\.gguf`") as caught:
+        gguf_files("m-Q4_K_M-00001-of-00003.gguf", "m-Q4_K_M-00003-of-00003.gguf")
+    assert caught.value.details == ("`m-Q4_K_M-00002-of-00003.gguf` is missing",)
+    with pytest.raises(NotOnHubError, match="has 1 of the 2 parts"):
+        select(SHARDS[:1])
 
 
 @pytest.mark.parametrize(
