@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from registry.cache import cache_folder, read_json, write_json
+from registry.hubs import huggingface, modelscope
 from registry.spec import Source
 
 PROBE_LIMIT_S = 1.5
@@ -41,12 +42,7 @@ def forget() -> None:
 
 
 def _endpoints() -> Mapping[str, str]:
-    domain = os.environ.get("MODELSCOPE_DOMAIN", "").strip()
-    modelscope = os.environ.get("MODELSCOPE_ENDPOINT") or (f"https://{domain}" if domain else "")
-    return {
-        "huggingface": os.environ.get("HF_ENDPOINT") or "https://huggingface.co",
-        "modelscope": modelscope or "https://www.modelscope.cn",
-    }
+    return {"huggingface": huggingface.endpoint(), "modelscope": modelscope.endpoint()}
 
 
 def _measure(hubs: Iterable[str]) -> Mapping[str, bool]:

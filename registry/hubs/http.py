@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from registry.errors import DownloadError, GatedRepoError, NotOnHubError
@@ -18,10 +18,14 @@ class HttpHub:
     name: str
     title: str
     default_branch: str
-    login_hint: str
+    login_hint: str  # the rest of a sentence that begins with `log in with`
 
     def headers(self) -> Mapping[str, str]:
         """Return what authorizes a request, or nothing."""
+        raise NotImplementedError
+
+    def page(self, repo_id: str) -> str:
+        """Return the address where people read about a repo, and ask for access to it."""
         raise NotImplementedError
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Told) -> None:
@@ -41,18 +45,46 @@ class HttpHub:
     def refused(self, status: int, repo_id: str, what: str) -> DownloadError:
         """Return what an HTTP status says about a repo, and what to do about it."""
         if status in (401, 403):
-            reason = "wants a login" if status == 401 else "has not granted you access"
-            return GatedRepoError(f"{self.title} {reason} for `{repo_id}`", hint=self.login_hint)
+            return self._closed(status, repo_id)
         if status in (404, 410):
             return NotOnHubError(f"{self.title} has no {what} in `{repo_id}`")
         return DownloadError(f"{self.title} answered HTTP {status} for {what} of `{repo_id}`")
 
-    def not_there(self, repo_id: str, *details: str) -> NotOnHubError:
+    def no_repo(self, repo_id: str, others: Iterable[str]) -> NotOnHubError:
+        """Return that there is no such repo as far as one can see, with the near ones of those that there are."""
+        hidden = "your token does not open it" if self.headers() else f"log in with {self.login_hint}"
         return NotOnHubError(
             f"{self.title} has no repo `{repo_id}`, or it is private",
-            details=details,
-            hint=f"check the name; for a private repo: {self.login_hint}",
+            details=_near(repo_id, others, "there is"),
+            hint=f"check the name; if it is private, {hidden}",
         )
+
+    def no_revision(self, repo_id: str, reference: str, others: Iterable[str]) -> NotOnHubError:
+        """Return that a repo has no such branch, tag or commit, with the near ones of those that there are."""
+        return NotOnHubError(
+            f"{self.title} has no revision `{reference}` of `{repo_id}`",
+            details=_near(reference, others, "it has"),
+            hint=f"{self.page(repo_id)} shows its branches and tags",
+        )
+
+    def _closed(self, status: int, repo_id: str) -> GatedRepoError:
+        page = self.page(repo_id)
+        if status == 403:
+            hint = f"ask for access at {page}, with the account that your token belongs to"
+            return GatedRepoError(f"{self.title} has not granted you access to `{repo_id}`", hint=hint)
+        if self.headers():
+            hint = f"log in anew with {self.login_hint}"
+            return GatedRepoError(f"{self.title} does not accept your token for `{repo_id}`", hint=hint)
+        hint = f"ask for access at {page}, then log in with {self.login_hint}"
+        return GatedRepoError(f"{self.title} wants a login for `{repo_id}`", hint=hint)
+
+
+def _near(name: str, others: Iterable[str], words: str) -> list[str]:
+    import difflib
+
+    known = {other.lower(): other for other in others}
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    return [f"{words} `{known[each]}`" for each in near]
 
 
 def is_commit(revision: str) -> bool:

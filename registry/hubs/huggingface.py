@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ class HuggingFace(HttpHub):
     name = "huggingface"
     title = "Hugging Face"
     default_branch = "main"
-    login_hint = "accept the terms on the repo's page, then `hf auth login` or HF_TOKEN"
+    login_hint = "`hf auth login` or HF_TOKEN"
 
     # --- disk only
 
@@ -101,14 +101,17 @@ class HuggingFace(HttpHub):
             commit = reference if is_commit(reference) else _resolve(api, repo_id, reference)
             files = _list(api, repo_id, commit)
         except Exception as error:
-            raise self._translated(error, repo_id, reference) from error
+            raise self._translated(api, error, repo_id, reference) from error
         return Listing(self.name, repo_id, commit, reference, files)
 
     def headers(self) -> Mapping[str, str]:
         token = _token()
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def _translated(self, error: Exception, repo_id: str, reference: str) -> LaunchError:
+    def page(self, repo_id: str) -> str:
+        return f"{endpoint()}/{repo_id}"
+
+    def _translated(self, api: HfApi, error: Exception, repo_id: str, reference: str) -> LaunchError:
         import httpx2
         from huggingface_hub import errors
 
@@ -116,14 +119,14 @@ class HuggingFace(HttpHub):
         if isinstance(error, LaunchError):
             return error
         if isinstance(error, errors.RevisionNotFoundError):
-            return NotOnHubError(f"{self.title} has no revision `{reference}` of `{repo_id}`")
+            return self.no_revision(repo_id, reference, _if_told(lambda: _references(api, repo_id)))
         if isinstance(error, errors.GatedRepoError) or "Invalid credentials" in str(error):
             return self.refused(status or 401, repo_id, "it")
         # Behind an http endpoint the client does not recognise a missing repo, which the hub hides as 401.
         if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
-            return self.not_there(repo_id)
+            return self.no_repo(repo_id, _if_told(lambda: _repos_beside(api, repo_id)))
         if isinstance(error, errors.HFValidationError):
-            return NotOnHubError(f"`{repo_id}` cannot be the name of a repo")
+            return NotOnHubError(f"`{repo_id}` cannot be the name of a repo", hint="names are like `owner/name`")
         if isinstance(error, httpx2.TransportError | ConnectionError):
             hint = "check the network, or name a mirror with HF_ENDPOINT"
             return OfflineError(f"{self.title} is out of reach", details=[f"{endpoint()}: {error}"], hint=hint)
@@ -177,6 +180,28 @@ def _list(api: HfApi, repo_id: str, commit: str) -> tuple[RemoteFile, ...]:
         for entry in api.list_repo_tree(repo_id, recursive=True, revision=commit)
         if isinstance(entry, RepoFile)
     )
+
+
+def _references(api: HfApi, repo_id: str) -> list[str]:
+    found = api.list_repo_refs(repo_id)
+    return [reference.name for reference in (*found.branches, *found.tags)]
+
+
+def _repos_beside(api: HfApi, repo_id: str) -> list[str]:
+    """Return the repos of the same owner, the most popular ones where there are many."""
+    found = api.list_models(author=repo_id.partition("/")[0], sort="downloads", limit=100)
+    return [model.id for model in found]
+
+
+def _if_told(ask: Callable[[], Iterable[str]]) -> Iterable[str]:
+    """Return what the hub answers to a question that only makes an error better, or nothing."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return ask()
+    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError, LookupError):
+        return ()
 
 
 def _file_of_tree(path: str, facts: Mapping[str, Any]) -> RemoteFile:

@@ -30,6 +30,8 @@ class HubContract:
 
     name: str
     branch: str
+    page: str
+    login: str
 
     @pytest.fixture
     def opened(self) -> Hub:
@@ -74,9 +76,13 @@ class HubContract:
     def test_places_what_it_brings(self, opened: Hub, commit: str) -> None:
         listing = opened.list_files(self.source(commit), "none")
         told: list[int] = []
+
+        def report(done_bytes: int, note: str = "", /) -> None:
+            told.append(done_bytes)
+
         for file in listing.files:
             target = opened.kept(listing, file)[0]
-            opened.bring(listing, file, target, told.append)
+            opened.bring(listing, file, target, report)
             placed = opened.place(listing, file, target)
             assert placed == opened.snapshot(self.source(commit), "none") / file.path
             assert placed.read_bytes() == FILES[file.path]
@@ -87,22 +93,62 @@ class HubContract:
         assert opened.list_files(self.source(repo_id="org/name-{quantization}"), "Int4").repo_id == "org/name-Int4"
 
     def test_a_missing_repo(self, opened: Hub, hub: HubServer) -> None:
-        with pytest.raises(NotOnHubError, match="has no repo `org/none`, or it is private") as caught:
-            opened.list_files(self.source(repo_id="org/none"), "none")
-        assert caught.value.hint is not None
+        hub.add_repo(REPO, FILES)
+        with pytest.raises(NotOnHubError, match="has no repo `org/nmae`, or it is private") as caught:
+            opened.list_files(self.source(repo_id="org/nmae"), "none")
+        assert caught.value.details == (f"there is `{REPO}`",)
+        assert "TOKEN" in str(caught.value.hint)
+
+    def test_a_private_repo(self, opened: Hub, hub: HubServer) -> None:
+        hub.add_repo(REPO, FILES, private=True, token="right")
+        with pytest.raises(NotOnHubError, match=f"has no repo `{REPO}`, or it is private") as caught:
+            opened.list_files(self.source(), "none")
+        assert f"if it is private, log in with {self.login}" in str(caught.value.hint)
+
+    def test_a_private_repo_of_others(self, opened: Hub, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        hub.add_repo(REPO, FILES, private=True, token="theirs")
+        hub.add_repo("org/mine", FILES, token="mine")
+        monkeypatch.setenv("HF_TOKEN", "mine")
+        monkeypatch.setenv("MODELSCOPE_API_TOKEN", "mine")
+        with pytest.raises(NotOnHubError) as caught:
+            opened.list_files(self.source(), "none")
+        assert "your token does not open it" in str(caught.value.hint)
 
     def test_a_missing_revision(self, opened: Hub, commit: str) -> None:
-        with pytest.raises(NotOnHubError) as caught:
-            opened.list_files(self.source("no-such-branch"), "none")
-        assert "`no-such-branch`" in "\n".join((caught.value.message, *caught.value.details))
+        near = f"{self.branch}s"
+        with pytest.raises(NotOnHubError, match=f"has no revision `{near}` of `{REPO}`") as caught:
+            opened.list_files(self.source(near), "none")
+        assert caught.value.details == (f"it has `{self.branch}`",)
+        assert self.page in str(caught.value.hint)
+
+    def test_a_missing_commit(self, opened: Hub, commit: str) -> None:
+        with pytest.raises(NotOnHubError, match=f"has no revision `{'0' * 40}` of `{REPO}`"):
+            opened.list_files(self.source("0" * 40), "none")
+
+    def test_a_missing_file(self, opened: Hub, commit: str) -> None:
+        source = self.source(commit)._replace(file="modell.safetensors")
+        with pytest.raises(NotOnHubError, match=f"`{REPO}` has no file `modell.safetensors`") as caught:
+            pull(Spec("pytorch", 1, ("none",), (source,)), source, "none")
+        assert caught.value.details == ("it has `model.safetensors`",)
 
     def test_a_gated_repo(self, opened: Hub, hub: HubServer) -> None:
         commit = hub.add_repo(REPO, FILES, gated=True, token="right")
         source = self.source(commit)
         with pytest.raises(GatedRepoError, match="wants a login for `org/name`") as caught:
             pull(Spec("pytorch", 1, ("none",), (source,)), source, "none")
-        assert caught.value.hint is not None
-        assert "TOKEN" in caught.value.hint
+        assert f"{self.page}, then log in with {self.login}" in str(caught.value.hint)
+
+    def test_a_gated_repo_that_was_not_granted(
+        self, opened: Hub, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hub.add_repo("org/mine", FILES, token="mine")
+        monkeypatch.setenv("HF_TOKEN", "mine")
+        monkeypatch.setenv("MODELSCOPE_API_TOKEN", "mine")
+        source = self.source(hub.add_repo(REPO, FILES, gated=True, token="theirs"))
+        with pytest.raises(GatedRepoError, match="has not granted you access to `org/name`") as caught:
+            pull(Spec("pytorch", 1, ("none",), (source,)), source, "none")
+        assert f"ask for access at http://127.0.0.1:{hub.huggingface_url.rpartition(':')[2]}" in str(caught.value.hint)
+        assert self.page in str(caught.value.hint)
 
     def test_a_token_opens_a_gated_and_a_private_repo(
         self, opened: Hub, hub: HubServer, monkeypatch: pytest.MonkeyPatch
@@ -121,8 +167,9 @@ class HubContract:
         hub.add_repo(REPO, FILES, token="right")
         monkeypatch.setenv("HF_TOKEN", "wrong")
         monkeypatch.setenv("MODELSCOPE_API_TOKEN", "wrong")
-        with pytest.raises(GatedRepoError):
+        with pytest.raises(GatedRepoError, match=f"does not accept your token for `{REPO}`") as caught:
             opened.list_files(self.source(), "none")
+        assert f"log in anew with {self.login}" in str(caught.value.hint)
 
     def test_a_hub_out_of_reach(self, opened: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         with HubServer() as gone:
@@ -137,12 +184,14 @@ class HubContract:
     def test_a_file_without_a_size_is_not_fetched(self, opened: Hub, hub: HubServer, tmp_path: Path) -> None:
         listing = Listing(self.name, REPO, "main", "main", (RemoteFile("x", None),))
         with pytest.raises(DownloadError, match="how large"):
-            opened.bring(listing, listing.files[0], tmp_path / "x", lambda done: None)
+            opened.bring(listing, listing.files[0], tmp_path / "x", lambda *told: None)
 
 
 class TestHuggingFace(HubContract):
     name = "huggingface"
     branch = "main"
+    page = f"/{REPO}"
+    login = "`hf auth login` or HF_TOKEN"
 
     def test_cache_follows_the_clients_variables(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv("HF_HOME")
@@ -170,6 +219,8 @@ class TestHuggingFace(HubContract):
 class TestModelScope(HubContract):
     name = "modelscope"
     branch = "master"
+    page = f"/models/{REPO}"
+    login = "MODELSCOPE_API_TOKEN"
 
     def test_cache_follows_the_clients_variables(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert modelscope.hub_cache() == tmp_path / "home/modelscope"
