@@ -36,13 +36,11 @@ def summary_lines(plan: Plan, *, with_engine: bool = True) -> Iterator[str]:
     if with_engine and not plan.environment.is_installed:
         yield _row("install", f"{plan.engine}, {_bytes_or_unknown(plan.environment.install_bytes)}, once")
     if plan.download_bytes is None:
-        yield _row("fetch", f"{_origin(plan)}; only the hub can tell which files and how large")
+        yield _row("fetch", f"{_origin(plan)}; only the hub can tell how much")
     elif plan.download_bytes:
         missing = sum(not file.cached for file in plan.files)
         count = f"{missing} file{'s' if missing > 1 else ''}"
         yield _row("fetch", f"{count}, {format_bytes(plan.download_bytes)} from {_origin(plan)}")
-    if plan.download_bytes != 0 and (restricted := restriction(plan.model.license)):
-        yield _row("licence", restricted)
     if with_engine and plan.download_bytes and plan.environment.install_bytes:
         yield _row("total", format_bytes(plan.download_bytes + plan.environment.install_bytes))
 
@@ -105,7 +103,8 @@ def _revision(source: Source) -> str:
 
 def _origin(plan: Plan) -> str:
     at = f" at {_short(plan.source)}" if plan.revision else ""
-    licence = f" · {plan.model.license}" if plan.model.license else ""
+    is_open = plan.model.license and not restriction(plan.model.license)  # else a line of its own says it
+    licence = f" · {plan.model.license}" if is_open else ""
     place = plan.repo_id if plan.hub == "url" else HUB_TITLES.get(plan.hub, plan.hub)
     return f"{place}{at}{licence}"
 

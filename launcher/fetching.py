@@ -11,6 +11,7 @@ from launcher.plans import Plan
 from registry import store
 from registry.errors import DigestError, DiskFullError, DownloadError, OfflineError, UnsafeFileError
 from registry.hubs import open_hub
+from registry.licences import restriction
 from registry.progress import Progress, Report, with_rate
 from registry.published import published_elsewhere
 from registry.spec import Source
@@ -34,7 +35,8 @@ def choose_source(plan: Plan) -> Plan:
 def fetch(plan: Plan, report: Report) -> tuple[Plan, store.FileSet]:
     """Return the plan at the source that gave its files, and the files; at once where all of them were here.
 
-    A branch that was asked for is looked up even so. Raises DownloadError.
+    A branch that was asked for is looked up even so. A licence that is not open is told before the first byte. Raises
+    DownloadError.
     """
     is_settled = plan.source.is_pinned or plan.source.revision is None
     if plan.found_files.is_complete and is_settled:
@@ -44,15 +46,18 @@ def fetch(plan: Plan, report: Report) -> tuple[Plan, store.FileSet]:
     offline = is_offline(plan)
 
     def pull(tried: Plan) -> store.FileSet:
-        files = store.pull(tried.spec, tried.source, tried.quantization, offline=offline, progress=metered)
+        try:
+            files = store.pull(tried.spec, tried.source, tried.quantization, offline=offline, progress=metered)
+        except UnsafeFileError as error:
+            error.details += tuple(published_elsewhere(tried.model, tried.spec, at=tried.source))
+            raise
         _check_locked(tried, files)
         return files
 
+    if not offline and not plan.found_files.is_complete and (restricted := restriction(plan.model.license)):
+        report(Progress("licence", 0, None, restricted))
     try:
         return try_sources(choose_source(plan), report, pull)
-    except UnsafeFileError as error:
-        error.details += tuple(published_elsewhere(plan.model, plan.spec))
-        raise
     except DigestError as error:
         if plan.locked_files:
             error.hint = f"`launch lock {plan.name}` takes what there is now"

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from launcher.plans import JSON_SCHEMA
 from registry.errors import LaunchError
@@ -28,6 +28,8 @@ class Output:
     Without `has_events` programs get answers and errors, and nothing of what goes on before them.
     """
 
+    _shown: ClassVar[_Stage | None] = None  # of all outputs, since they have one terminal
+
     def __init__(
         self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False, has_events: bool = True
     ) -> None:
@@ -35,7 +37,6 @@ class Output:
         self.has_events = has_events
         self.quiet = quiet
         self.verbose = verbose
-        self._shown: _Stage | None = None
 
     # --- stdout: answers and data
 
@@ -96,14 +97,14 @@ class Output:
 
     def progress(self, progress: Progress) -> None:
         """Show how far a stage is, once it has taken a while."""
-        if progress.stage == "fallback":
-            self.event("fallback", {"message": progress.text})
+        if progress.stage in ("fallback", "licence"):
+            self.event(progress.stage, {"message": progress.text})
             self.say(f"  {progress.text}")
             return
-        if self._shown is None or self._shown.name != progress.stage:
+        if Output._shown is None or Output._shown.name != progress.stage:
             self.end_progress()
-            self._shown = _Stage(progress.stage, self)
-        self._shown.update(progress)
+            Output._shown = _Stage(progress.stage, self)
+        Output._shown.update(progress)
 
     def progress_and_log(self, progress: Progress) -> None:
         """Show every line that an engine or its set-up says."""
@@ -114,9 +115,9 @@ class Output:
 
     def end_progress(self) -> None:
         """Take the progress off the screen."""
-        if self._shown is not None:
-            self._shown.end()
-            self._shown = None
+        shown, Output._shown = Output._shown, None
+        if shown is not None:
+            shown.end()
 
 
 class _Stage:
@@ -144,10 +145,14 @@ class _Stage:
                 self._line(progress)
 
     def _line(self, progress: Progress) -> None:
-        """Tell where there is no terminal: the first time, the last time, and now and then between."""
-        is_last = progress.total is not None and progress.done >= progress.total
+        """Tell where there is no terminal: the first time, the last time, and now and then between.
+
+        Programs hear of the end of each file.
+        """
+        is_end = progress.total is not None and progress.done >= progress.total
+        is_end |= self._output.as_json and progress.file_done is not None and progress.file_done == progress.file_total
         now = time.monotonic()
-        if not is_last and now < self._next_line_at:
+        if not is_end and now < self._next_line_at:
             return
         self._next_line_at = now + (1.0 if self._output.as_json else LINE_EVERY_S)
         if self._output.as_json:
