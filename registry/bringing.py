@@ -16,6 +16,7 @@ from registry.wanted import Wanted, adopt
 
 SMALL_BYTES = 4 << 20  # such a file takes longer to ask for than to send
 AT_ONCE = 4
+LONGEST_END_S = 2.0
 
 
 def bring(hub: Hub, listing: Listing, missing: Sequence[Wanted], tell: Report) -> dict[Wanted, Path]:
@@ -32,11 +33,15 @@ def bring(hub: Hub, listing: Listing, missing: Sequence[Wanted], tell: Report) -
 
     small = [want for want in missing if want.size_bytes is not None and want.size_bytes <= SMALL_BYTES]
     if not listing.comes_whole:
-        _at_once(bring_one, small)
+        _at_once(bring_one, small, tally)
     for want in missing:
         if want not in brought:
             bring_one(want)
     return brought
+
+
+class _EndedError(Exception):
+    """Another file could not be brought, so that nobody waits for this one."""
 
 
 class _Tally:
@@ -45,9 +50,16 @@ class _Tally:
     def __init__(self, missing: Sequence[Wanted], tell: Report) -> None:
         sizes = [want.size_bytes for want in missing]
         self.total = None if None in sizes else sum(size for size in sizes if size is not None)
+        self.has_ended = False
         self._done: dict[str, int] = {}
-        self.tell = tell
+        self._tell = tell
         self._lock = threading.Lock()
+
+    def tell(self, progress: Progress) -> None:
+        """Hand progress on, unless nobody waits for it: raises _EndedError, which ends the download that tells it."""
+        if self.has_ended:
+            raise _EndedError
+        self._tell(progress)
 
     def report(self, want: Wanted, done_bytes: int, note: str = "") -> None:
         """Tell how far it is, with the note in place of the file's name where there is one."""
@@ -60,15 +72,15 @@ class _Tally:
                 self.tell(Progress("download", done, self.total, want.file.path, done_bytes, want.size_bytes))
 
 
-def _at_once(act: Callable[[Wanted], None], wanted: Sequence[Wanted]) -> None:
-    """Do the same for several files at a time; raises the first error, and leaves the rest undone."""
+def _at_once(act: Callable[[Wanted], None], wanted: Sequence[Wanted], tally: _Tally) -> None:
+    """Do the same for several files at a time; at the first error all end where they are, and it is raised."""
     todo: queue.SimpleQueue[Wanted] = queue.SimpleQueue()
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
         error: BaseException | None = None
         try:
-            while True:
+            while not tally.has_ended:
                 act(todo.get_nowait())
         except queue.Empty:
             pass
@@ -82,9 +94,15 @@ def _at_once(act: Callable[[Wanted], None], wanted: Sequence[Wanted]) -> None:
     workers = [threading.Thread(target=work, name="small files", daemon=True) for _ in wanted[:AT_ONCE]]
     for worker in workers:
         worker.start()
-    for _ in workers:
-        if (error := ended.get()) is not None:
-            raise error
+    try:
+        for _ in workers:
+            if (met := ended.get()) is not None:
+                raise met
+    except BaseException as error:
+        tally.has_ended = True
+        for worker in workers if isinstance(error, Exception) else ():
+            worker.join(LONGEST_END_S)
+        raise
 
 
 def _arrived_bytes(missing: Sequence[Wanted]) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,21 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    One that holds the same already is left alone: the cache may be read-only.
+    """
+    with suppress(OSError):
+        if path.read_bytes() == data:
+            return
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name[:200]}.{os.getpid()}")
+    fresh = fresh_name(path)
     fresh.write_bytes(data)
     fresh.replace(path)
+
+
+def fresh_name(path: Path) -> Path:
+    """Return a name beside `path` that nobody else uses now, no other thread either: for what then replaces it."""
+    fresh = path.with_name(f".{path.name[:200]}.{threading.get_native_id()}")
+    fresh.unlink(missing_ok=True)  # a killed process may have left it
+    return fresh

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from registry.cache import fresh_name
+
 
 def kept_elsewhere(repo_id: str, path: str, sha256: str) -> Iterator[Path]:
     """Yield the places where Ollama and LM Studio would keep this file; whether it is there is to be seen."""
@@ -18,8 +20,7 @@ def kept_elsewhere(repo_id: str, path: str, sha256: str) -> Iterator[Path]:
 def link(found: Path, target: Path) -> None:
     """Make the file at `found` appear at `target` without a copy: a hard link, or a symbolic one to another disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name[:200]}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
+    fresh = fresh_name(target)
     found = found.resolve()
     try:
         os.link(found, fresh)

@@ -76,9 +76,15 @@ def pull(
     Raises OfflineError naming what is missing, DigestError, NotOnHubError, GatedRepoError, UnsafeFileError,
     DiskFullError or another DownloadError.
     """
+    from registry.trouble import writing  # a launch from the cache has no need of it
+
     source = source if revision is None else source.at_revision(revision)
     hub = open_hub(source.hub)
-    tell = progress or ignore
+    with writing(hub.snapshot(source, quantization)):
+        return _pull(hub, spec, source, quantization, offline=offline, tell=progress or ignore)
+
+
+def _pull(hub: Hub, spec: Spec, source: Source, quantization: str, *, offline: bool, tell: Report) -> FileSet:
     is_offline = offline or hub.is_offline()
     on_disk = _pull_from_disk(hub, spec, source, quantization, tell)
     if on_disk.is_complete and (is_offline or source.is_pinned):
@@ -112,7 +118,7 @@ def _pull_from_hub(hub: Hub, spec: Spec, source: Source, quantization: str, list
     hub.record(listing)
     here = {want: adopt(hub, listing, want, tell) for want in wanted}
     if missing := [want for want in wanted if here[want] is None]:
-        from registry.bringing import bring  # a launch from the cache has no need of it
+        from registry.bringing import bring
 
         here |= bring(hub, listing, missing, tell)
     hub.record_reference(listing)

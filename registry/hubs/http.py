@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ class HttpHub:
     title: str
     default_branch: str
     login_hint: str  # the rest of a sentence that begins with `log in with`
+    timeout_variable: str  # of its own client: the longest silence during a download, in seconds
 
     def headers(self) -> Mapping[str, str]:
         """Return what authorizes a request, or nothing."""
@@ -30,14 +32,19 @@ class HttpHub:
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Told) -> None:
         from registry.fetcher import fetch
-        from registry.remote_bytes import Download, RefusedError
+        from registry.remote_bytes import Download, Limits, RefusedError
 
         if file.url is None or file.size_bytes is None:
             raise DownloadError(f"{self.title} does not say how large `{file.path}` of `{listing.repo_id}` is")
         try:
-            fetch(Download(file.path, file.url, target, file.size_bytes, file.digest, self.headers()), report)
+            download = Download(file.path, file.url, target, file.size_bytes, file.digest, self.headers())
+            fetch(download, report, Limits(timeout_s=self._timeout_s() or Limits().timeout_s))
         except RefusedError as error:
             raise self.refused(error.status, listing.repo_id, f"file `{file.path}`") from error
+
+    def _timeout_s(self) -> float | None:
+        asked = os.environ.get(self.timeout_variable, "")
+        return float(asked) if re.fullmatch(r"\d{1,6}(\.\d+)?", asked) else None
 
     def reference(self, source: Source) -> str:
         return source.revision or self.default_branch

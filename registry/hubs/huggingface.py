@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.cache import is_true, read_json, user_cache_folder, write_atomically, write_json
+from registry.cache import fresh_name, is_true, read_json, user_cache_folder, write_atomically, write_json
 from registry.digest import Digest
 from registry.errors import DownloadError, LaunchError, NotOnHubError, OfflineError
 from registry.hubs.base import Listing, RemoteFile
@@ -27,6 +27,7 @@ class HuggingFace(HttpHub):
     name = "huggingface"
     title = "Hugging Face"
     default_branch = "main"
+    timeout_variable = "HF_HUB_DOWNLOAD_TIMEOUT"
     login_hint = "`hf auth login` or HF_TOKEN"
 
     # --- disk only
@@ -54,8 +55,7 @@ class HuggingFace(HttpHub):
         link = _repo_folder(listing.repo_id) / "snapshots" / listing.revision / file.path
         if link != kept and not (link.exists() and link.samefile(kept)):
             link.parent.mkdir(parents=True, exist_ok=True)
-            fresh = link.with_name(f".{link.name}.{os.getpid()}")
-            fresh.unlink(missing_ok=True)
+            fresh = fresh_name(link)
             fresh.symlink_to(os.path.relpath(kept, link.parent))
             fresh.replace(link)
         return link

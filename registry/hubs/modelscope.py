@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cache import cache_folder, read_json, user_cache_folder, write_json
+from registry.cache import cache_folder, fresh_name, read_json, user_cache_folder, write_json
 from registry.digest import Digest
 from registry.errors import DownloadError, LaunchError, OfflineError
 from registry.hubs.base import Listing, RemoteFile
@@ -29,6 +29,7 @@ class ModelScope(HttpHub):
     name = "modelscope"
     title = "ModelScope"
     default_branch = "master"
+    timeout_variable = "MODELSCOPE_DOWNLOAD_TIMEOUT"
     login_hint = "MODELSCOPE_API_TOKEN, which its site shows under access tokens"
 
     # --- disk only
@@ -58,8 +59,7 @@ class ModelScope(HttpHub):
         path = _repo_folder(listing.repo_id) / "snapshots" / listing.revision / file.path
         if path != kept:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(f".{path.name}.{os.getpid()}")
-            fresh.unlink(missing_ok=True)
+            fresh = fresh_name(path)
             _link_or_copy(kept.resolve(), fresh)
             fresh.replace(path)
         return path

@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,11 +34,11 @@ class Fault:
 
     `cut`, `reset`, `stall` and `drip` (a byte now and then) happen `after_bytes` of the answer's body; `flip` sends the
     byte there wrong; `status` answers with that status instead, and with `retry_after`; `norange` sends the whole file
-    whatever range was asked for, or its first `after_bytes` where there are any; `redirect` sends the client to
-    `location`.
+    whatever range was asked for, or its first `after_bytes` where there are any; `misrange` sends another range than the
+    one that was asked for; `redirect` sends the client to `location`.
     """
 
-    kind: Literal["cut", "reset", "stall", "drip", "flip", "status", "norange", "redirect"]
+    kind: Literal["cut", "reset", "stall", "drip", "flip", "status", "norange", "misrange", "redirect"]
     times: int | None = 1
     after_bytes: int = 0
     status: int = 503
@@ -106,10 +106,13 @@ class HubServer:
 
     requests: list[LoggedRequest] = field(default_factory=list)
     repos: dict[str, Repo] = field(default_factory=dict)
-    faults: dict[str, Fault] = field(default_factory=dict)
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
     knows_commits: bool = True
     bytes_per_s: int | None = None  # of each connection to the CDN
     cuts_listings: bool = False  # in the middle of their JSON
+    on_sent: Callable[[int], None] | None = None  # told of each piece of a file that was sent
+    _older: dict[tuple[str, str], Repo] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
         self._servers = [_Server(self, "hub"), _Server(self, "cdn")]
@@ -157,11 +160,16 @@ class HubServer:
         private: bool = False,
         token: str | None = None,
     ) -> str:
-        """Publish files, in place of what the repo held before, and return the commit."""
+        """Publish files as the newest commit of a repo, and return that; older commits can still be asked for."""
         held = {path: _file(path, content) for path, content in files.items()}
         commit = commit or hashlib.sha1(repr(sorted((p, f.sha256) for p, f in held.items())).encode()).hexdigest()
         self.repos[repo_id] = Repo(repo_id, held, commit, branches, gated, private, token)
+        self._older[repo_id, commit] = self.repos[repo_id]
         return commit
+
+    def repo_at(self, repo_id: str, revision: str) -> Repo | None:
+        newest = self.repos.get(repo_id)
+        return newest if newest is None or newest.has(revision) else self._older.get((repo_id, revision))
 
     def sha256(self, repo_id: str, path: str) -> str:
         return self.repos[repo_id].files[path].sha256
@@ -172,16 +180,19 @@ class HubServer:
             if path in repo.files:
                 repo.files[path] = replace(repo.files[path], flipped=repo.files[path].size_bytes // 2)
 
-    def breaks(self, path: str, fault: Fault) -> None:
-        """Let something go wrong with a file from now on."""
-        self.faults[path] = fault
+    def breaks(self, path: str, *faults: Fault) -> None:
+        """Let things go wrong with a file from now on, one after the other."""
+        self.faults[path] = list(faults)
 
     def take_fault(self, path: str) -> Fault | None:
-        fault = self.faults.get(path)
-        if fault is not None and fault.times is not None:
-            self.faults[path] = replace(fault, times=fault.times - 1)
-            return fault if fault.times > 0 else None
-        return fault
+        with self._lock:
+            faults = self.faults.get(path)
+            if not faults:
+                return None
+            fault = faults[0]
+            if fault.times is not None:
+                faults[:1] = [replace(fault, times=fault.times - 1)] if fault.times > 1 else []
+            return fault
 
 
 def _file(path: str, content: bytes | Path) -> File:
@@ -299,8 +310,9 @@ class _Handler(BaseHTTPRequestHandler):
     # --- the CDN
 
     def cdn_file(self, repo_id: str, revision: str, path: str) -> None:
-        repo = self.server.hub.repos[repo_id]
-        self._send_file(path, repo.files[path], {"ETag": f'"{repo.files[path].sha256}"'})
+        hub = self.server.hub
+        file = (hub.repo_at(repo_id, revision) or hub.repos[repo_id]).files[path]
+        self._send_file(path, file, {"ETag": f'"{file.sha256}"'})
 
     # --- parts
 
@@ -318,9 +330,10 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None or (repo.private and self._token() != repo.token):
             is_hidden = self._token() is None and "/api/v1/" not in self.path
             self._refuse(401 if is_hidden else 404, "RepoNotFound", "Repository not found")
-        if revision is not None and not repo.has(revision):
+        found = repo if revision is None else self.server.hub.repo_at(repo_id, revision)
+        if found is None:
             self._refuse(404, "RevisionNotFound", "Invalid rev id")
-        return repo
+        return found
 
     def _file(self, repo: Repo, path: str) -> File:
         if repo.gated and self._token() != repo.token:
@@ -379,6 +392,8 @@ class _Handler(BaseHTTPRequestHandler):
         start, end, status = self._range(file, ignored=fault is not None and fault.kind == "norange")
         if status == 416:
             self._refuse(416, "", "Range not satisfiable")
+        if status == 206 and fault is not None and fault.kind == "misrange":
+            start, end = 0, end - start
         ranged = {"Content-Range": f"bytes {start}-{end - 1}/{file.size_bytes}"} if status == 206 else {}
         self._head(status, end - start, {**headers, **ranged, "Accept-Ranges": "bytes"})
         if self.command != "HEAD":
@@ -417,11 +432,16 @@ class _Handler(BaseHTTPRequestHandler):
                 while start < end:
                     sent = os.sendfile(self.connection.fileno(), content.fileno(), start, end - start)
                     start += sent
-                    self.log.sent_bytes += sent
+                    self._count(sent)
             return
         for chunk in file.read(start, end):
             self.wfile.write(chunk)
-            self.log.sent_bytes += len(chunk)
+            self._count(len(chunk))
+
+    def _count(self, sent: int) -> None:
+        self.log.sent_bytes += sent
+        if self.server.hub.on_sent is not None:
+            self.server.hub.on_sent(sent)
 
     def _go_wrong(self, fault: Fault | None, file: File, position: int) -> None:
         if fault is None:
