@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         return _fail(_usage_error(error, given), as_json=_wants_json(own))
     except (KeyboardInterrupt, typer.Abort):
+        _leave_terminal()
         return INTERRUPTED
     except BrokenPipeError:
         return _leave_broken_pipe()
@@ -94,6 +95,8 @@ def _with_lock_file(own: Sequence[str]) -> list[str]:
 
 def _run(own: Sequence[str], engine_arguments: tuple[str, ...]) -> int:
     result = application().main(own, prog_name="launch", standalone_mode=False, obj=engine_arguments)
+    if result == INTERRUPTED:  # which is what typer makes of Ctrl-C
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else DONE
 
 
@@ -132,6 +135,13 @@ def _value_after(option: str, given: Sequence[str]) -> str | None:
 
 def _empty_variable(message: str, given: Sequence[str]) -> str | None:
     return "is a shell variable empty?" if "requires an argument" in message else None
+
+
+def _leave_terminal() -> None:
+    """Take the progress off the screen and give the cursor back."""
+    from launcher.output import Output
+
+    Output().end_progress()
 
 
 def _leave_broken_pipe() -> int:
