@@ -96,14 +96,19 @@ def list_environments() -> tuple[Environment, ...]:
 
 def remove_environment(engine: str) -> int:
     """Remove the managed environments of `engine`, those of older locks and half-made ones too; return how many."""
-    from filelock import FileLock
-
     folders = [folder for folder in _environments_folder().glob("*/") if folder.name.rpartition("-")[0] == engine]
     for folder in folders:
-        with FileLock(f"{folder}.lock"):
-            (folder / DONE).unlink(missing_ok=True)
-            shutil.rmtree(folder)
+        remove_folder(folder)
     return len(folders)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove one managed environment; waits for whoever makes it."""
+    from filelock import FileLock
+
+    with FileLock(f"{folder}.lock"):
+        (folder / DONE).unlink(missing_ok=True)
+        shutil.rmtree(folder)
 
 
 def installed_version(distribution: str, folders: Iterable[str | Path]) -> str | None:

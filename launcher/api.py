@@ -30,11 +30,13 @@ def plan(model: str | Path, /, **request: Unpack[Request]) -> Plan:
 
 def pull(model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]) -> Path:
     """Return where the files of `model` are, fetched and verified; starts nothing. Raises DownloadError."""
+    from launcher.cache_use import record_use
     from launcher.fetching import fetch
 
     chosen = _planned(model, request)
     with _reporting(progress) as report:
-        _, files = fetch(chosen, report)
+        chosen, files = fetch(chosen, report)
+    record_use(chosen, files)
     return files.path
 
 

@@ -17,9 +17,11 @@ from launcher.plans import Plan
 from registry.cache import cache_folder
 from registry.errors import EngineNotInstalledError, LaunchError
 from registry.progress import Progress
+from registry.store import FileSet
 
 if TYPE_CHECKING:
     from engines.generation import Target
+    from launcher.cache_use import Hold
 
 # Large models take minutes to read from a slow disk; what hangs for longer than this is broken.
 READY_WITHIN_S = 1800.0
@@ -31,16 +33,18 @@ Report = Callable[[Progress], None]
 class Instance:
     """A running engine. `stop` may be called more than once and from any thread; a forked child's call does nothing."""
 
-    def __init__(self, plan: Plan, process: EngineProcess, target: Target) -> None:
+    def __init__(self, plan: Plan, process: EngineProcess, target: Target, held: Hold) -> None:
         self.plan = plan
         self.process = process
         self.target = target
+        self._held = held
         self._owner_pid = os.getpid()
 
     def stop(self) -> None:
         """End the engine with everything that it started."""
         if os.getpid() == self._owner_pid:
             self.process.stop()
+            self._held.release()
 
 
 def start_instance(plan: Plan, report: Report, *, is_probed: bool = True) -> Instance:
@@ -49,11 +53,10 @@ def start_instance(plan: Plan, report: Report, *, is_probed: bool = True) -> Ins
     Raises EngineNotInstalledError, DownloadError, LoadError; whatever was started is stopped then.
     """
     python = prepare_environment(plan, report)
-    path = plan.settings.model_path
+    files = None
     if plan.needs_weights:
         plan, files = fetch(plan, report)
-        path = files.path
-    instance = _start(plan, python, path)
+    instance = _start(plan, python, files)
     try:
         _wait(instance, report, is_probed=is_probed)
     except BaseException:
@@ -102,19 +105,20 @@ def install(name: str, report: Report) -> Environment:
     return environment
 
 
-def _start(plan: Plan, python: str, path: Path) -> Instance:
+def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
     engine = find_engine(plan.engine)
     assert engine is not None
     address = new_address()
-    settings = _with_path(plan.settings, path)
+    settings = plan.settings if files is None else _with_path(plan.settings, files.path)
     process = EngineProcess.start(
         engine,
         engine.command(python, settings, address),
         address=address,
         log_path=_new_log(plan.name),
     )
-    # While the engine loads there is time to import what speaks to it.
+    # While the engine loads there is time to import what speaks to it, and to note what it uses.
     from engines.generation import Target
+    from launcher.cache_use import hold
 
     target = Target(
         name=plan.name,
@@ -123,7 +127,7 @@ def _start(plan: Plan, python: str, path: Path) -> Instance:
         context_length=plan.context_length,
         defaults=plan.model.generation,
     )
-    return Instance(plan, process, target)
+    return Instance(plan, process, target, hold(plan, files, python))
 
 
 def _with_path(settings: Settings, path: Path) -> Settings:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast, get_args
 
 from registry.cache import cache_folder, read_json, write_json
 from registry.errors import DigestError
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 BLOCK_BYTES = 1 << 20
+Kind = Literal["sha256", "git-sha1", "md5"]
 
 
 class Digest(NamedTuple):
     """The checksum of a file's bytes; `git-sha1` is Git's own, which counts the length in."""
 
-    kind: Literal["sha256", "git-sha1", "md5"]
+    kind: Kind
     value: str
 
     def __str__(self) -> str:
@@ -63,6 +64,19 @@ def record(path: Path, digest: Digest) -> None:
     """Remember that the file has `digest`, until its size or time of change differ."""
     with suppress(OSError):  # a cache that cannot be written costs a check each time, nothing more
         write_json(_record_path(path), _facts(path, digest))
+
+
+def recorded_digest(path: Path) -> Digest | None:
+    """Return the digest that the file was found to have, whether it has changed since or not."""
+    record = read_json(_record_path(path))
+    kind, _, value = str(None if record is None else record.get("digest")).partition(":")
+    return Digest(cast("Kind", kind), value) if kind in get_args(Kind) else None
+
+
+def forget(path: Path) -> None:
+    """Forget what the file was found to be."""
+    with suppress(OSError):
+        _record_path(path).unlink(missing_ok=True)
 
 
 def _facts(path: Path, digest: Digest) -> dict[str, object]:

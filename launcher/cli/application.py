@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from launcher.cli.commands import ALIASES, COMMANDS, HIDDEN_DEFAULT
+from launcher.cli.commands import ALIASES, COMMANDS, HIDDEN_DEFAULT, SHORTCUTS
 from launcher.cli.options import UsageError, grouped, named_twice
 
 
@@ -48,7 +48,9 @@ class LaunchGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
-        if args and args[0] not in own and self._command_name(args[0]) is None:
+        if args and args[0] in SHORTCUTS:
+            args = [*SHORTCUTS[args[0]], *args[1:]]
+        elif args and args[0] not in own and self._command_name(args[0]) is None:
             args = [HIDDEN_DEFAULT, *args]
         return super().parse_args(ctx, args)
 
@@ -93,7 +95,7 @@ def application() -> Any:
 
 def _build(name: str) -> Any:
     module = import_module(f"launcher.cli.{COMMANDS[name].module}")
-    if name == "engines":
+    if hasattr(module, "group"):
         return typer.main.get_command(module.group(_SETTINGS, LaunchCommand))
     return build_command(module.command, name, COMMANDS[name].text)
 

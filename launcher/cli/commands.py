@@ -33,6 +33,7 @@ ALIASES = {
     "download": "pull",
     "registrations": "list",
 }
+SHORTCUTS = {"rm": ("cache", "rm")}
 
 
 def near_command(word: str) -> str | None:

@@ -7,12 +7,14 @@ from launcher.cli.running import announce, plan_of
 
 
 def command(which: Which, network: Network, pinned: Pinned, printing: Printing, name: Name = None) -> None:
+    from launcher.cache_use import record_use
     from launcher.fetching import choose_source, fetch
 
     output = printing.output()
     plan = choose_source(plan_of(model_of(name, which, pinned), request_of(which, network, pinned)))
     announce(plan, output, with_engine=False)
     plan, files = fetch(plan, output.progress)
+    record_use(plan, files)
     output.end_progress()
     if output.as_json:
         output.event("pulled", {"path": str(files.path), "files": [str(file.location) for file in files.files]})

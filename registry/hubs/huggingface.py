@@ -61,10 +61,13 @@ class HuggingFace(HttpHub):
         return link
 
     def vouched(self, path: Path) -> Digest | None:
-        name = path.resolve().name
-        if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name):
+        if not path.is_symlink():
+            return None
+        # One link only: its client may keep a blob in a store of all repos, by another kind of hash.
+        name = path.readlink().name
+        if re.fullmatch(r"[0-9a-f]{64}", name):
             return Digest("sha256", name)
-        return Digest("git-sha1", name) if path.is_symlink() and is_commit(name) else None
+        return Digest("git-sha1", name) if is_commit(name) else None
 
     def is_offline(self) -> bool:
         return is_true("HF_HUB_OFFLINE") or is_true("TRANSFORMERS_OFFLINE")

@@ -1,0 +1,160 @@
+"""What was used and when: a record for each model's files and each engine's environment, in our own cache folder.
+
+A record's time of change is the last use. A running instance holds a shared lock on the records of what it reads; the
+lock ends with its process, however that ends, so that none is ever stale.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from launcher.plans import Plan
+from registry.cache import cache_folder, read_json
+from registry.store import FileSet
+
+# On these hubs a commit's folder has its name; elsewhere the source alone says which version it is.
+HUBS_WITH_COMMITS = ("huggingface", "modelscope")
+
+
+class Use(NamedTuple):
+    """Files of a model below a folder, all of them where `files` is empty; or an engine's environment, without a hub.
+
+    `revision` is the commit, where the hub has commits.
+    """
+
+    name: str
+    folder: str
+    model_format: str = ""
+    quantization: str = ""
+    hub: str = ""
+    repo_id: str = ""
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where the record is; its name is readable, and another one for other files."""
+        key = json.dumps([self.folder, self.name, *self.files])
+        name = "-".join(part for part in (self.name, self.model_format, self.quantization) if part)
+        return _folder() / f"{name.replace('/', '_')[:150]}-{zlib.crc32(key.encode()):08x}.json"
+
+
+class Hold:
+    """Locks on records; nobody removes what they speak of until `release`, or the end of this process."""
+
+    def __init__(self, uses: Iterable[Use]) -> None:
+        self._descriptors: list[int] = []
+        for use in uses:
+            with suppress(OSError):  # without a cache that can be written, or locks, there is no protection
+                self._descriptors.append(_touch(use))
+
+    def release(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def hold(plan: Plan, files: FileSet | None, python: str) -> Hold:
+    """Record what an instance uses from now on, and keep it from being removed."""
+    weights = () if files is None else _weights(plan, files)
+    return Hold((*weights, *_environment(plan, python)))
+
+
+def record_use(plan: Plan, files: FileSet) -> None:
+    """Record that a plan's files were used now."""
+    Hold(_weights(plan, files)).release()
+
+
+def read_uses() -> list[tuple[Use, float]]:
+    """Return what was used, with the time of the last use in seconds since 1970."""
+    found = ((path, read_json(path)) for path in sorted(_folder().glob("*.json")))
+    return [
+        (Use(**{**facts, "files": tuple(facts["files"])}), path.stat().st_mtime)
+        for path, facts in found
+        if facts is not None
+    ]
+
+
+def is_held(use: Use) -> bool:
+    """Return whether a running instance uses it."""
+    try:
+        with unheld([use]):
+            return False
+    except BlockingIOError:
+        return True
+
+
+@contextmanager
+def unheld(uses: Iterable[Use]) -> Iterator[None]:
+    """Keep instances from starting on what is used, as long as it lasts; raises BlockingIOError if one runs."""
+    descriptors = []
+    try:
+        for use in uses:
+            with suppress(FileNotFoundError):
+                descriptors.append(os.open(use.path, os.O_RDWR))
+                fcntl.flock(descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _folder() -> Path:
+    return cache_folder() / "used"
+
+
+def _weights(plan: Plan, files: FileSet) -> Iterator[Use]:
+    """Yield the record of the files; none of those that are not in a cache."""
+    first = next(iter(files.files), None)
+    if plan.hub == "local" or first is None or first.location is None:
+        return
+    folder = first.location.parents[len(PurePosixPath(first.path).parts) - 1]
+    yield Use(
+        name=plan.name,
+        folder=str(folder),
+        model_format=plan.model_format,
+        quantization=plan.quantization,
+        hub=plan.hub,
+        repo_id=plan.repo_id,
+        revision=folder.name if plan.hub in HUBS_WITH_COMMITS else plan.revision,
+        files=() if files.path == folder else tuple(file.path for file in files.files),
+    )
+
+
+def _environment(plan: Plan, python: str) -> Iterator[Use]:
+    """Yield the record of an environment that we made."""
+    folder = Path(python).parent.parent
+    if folder.parent == cache_folder() / "environments":
+        yield Use(name=plan.engine, folder=str(folder))
+
+
+def _touch(use: Use) -> int:
+    """Write the record, and return the descriptor that holds a shared lock on it."""
+    path, data = use.path, json.dumps(use._asdict(), indent=1).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while what it speaks of is being removed
+            if _is_still(descriptor, path):
+                os.pwrite(descriptor, data, 0)
+                os.ftruncate(descriptor, len(data))
+                os.utime(descriptor)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
