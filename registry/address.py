@@ -121,9 +121,18 @@ class Archive(NamedTuple):
 
         with exclusive(self.path, lambda: report(0, "waiting for another process that is fetching its archive")):
             if not self._has(path):
+                self._check_room(size_bytes)
                 self._unpack(self._fetch(told))
             if not is_true("LAUNCH_KEEP_ARCHIVES"):
                 self.path.unlink(missing_ok=True)
+
+    def _check_room(self, size_bytes: int) -> None:
+        """Raise DiskFullError unless the archive and what is in it fit beside each other."""
+        from registry.trouble import check_room
+
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        arrived = sum(path.stat().st_blocks * 512 for path in (self.path, partial) if path.exists())
+        check_room(self.path, 2 * size_bytes - arrived)
 
     def _has(self, path: str) -> bool:
         """Return whether a file was unpacked before, and has not changed since."""
@@ -145,14 +154,12 @@ class Archive(NamedTuple):
 
     def _unpack(self, path: Path) -> None:
         from registry.archive import ArchiveFile, extract, read_members
-        from registry.trouble import check_room
 
         folder = folder_of(self.key)
         fresh = folder.with_name(f".{self.key}")
         with path.open("rb") as file:
             members = [each for each in read_members(ArchiveFile(file), self.title) if not is_unsafe(each.path)]
             shutil.rmtree(fresh, ignore_errors=True)  # what a killed process left
-            check_room(fresh, sum(member.size_bytes for member in members))
             fresh.mkdir()
             hashes = extract(file, members, fresh)
         files = {each.path: {"size_bytes": each.size_bytes, "sha256": hashes[each.path]} for each in members}

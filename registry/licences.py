@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # By SPDX identifier, of those that models carry; each is open by the Open Source Initiative's list, or by Creative
 # Commons' own account of what may be done with works.
 OPEN = frozenset(
@@ -17,18 +19,15 @@ OPEN = frozenset(
     )
 )
 
-# By how the identifier begins, the longest first where one begins with another.
+# By how the identifier begins, without `LicenseRef-`; the longest first where one begins with another.
 _RESTRICTIONS = {
-    "licenseref-mnpl": "no production use: research and testing only",
-    "licenseref-mrl": "research only, no commercial use",
-    "licenseref-llama": "terms on large companies, on naming, and on what it may be used for",
-    "licenseref-gemma": "terms on what it may be used for, passed on to whoever receives it",
-    "licenseref-qwen-research": "research only, no commercial use",
-    "licenseref-qwen": "large companies need a licence of their own",
-    "licenseref-deepseek": "terms on what it may be used for",
+    "mnpl": "no production use: research and testing only",
+    "mrl": "research only, no commercial use",
     "llama": "terms on large companies, on naming, and on what it may be used for",
     "gemma": "terms on what it may be used for, passed on to whoever receives it",
-    "mnpl": "no production use: research and testing only",
+    "qwen-research": "research only, no commercial use",
+    "qwen": "large companies need a licence of their own",
+    "deepseek": "terms on what it may be used for",
     "openrail": "terms on what it may be used for",
     "bigscience-": "terms on what it may be used for",
     "bigcode-openrail": "terms on what it may be used for",
@@ -40,14 +39,20 @@ _RESTRICTIONS = {
 
 def restriction(license_id: str | None) -> str | None:
     """Return in a line what to beware of in a licence that is not open; None for open ones, and where none is named."""
-    if license_id is None or is_open(license_id):
+    if not license_id or is_open(license_id):
         return None
-    name = license_id.lower()
+    name = license_id.lower().removeprefix("licenseref-")
     known = next((text for start, text in _RESTRICTIONS.items() if name.startswith(start)), None)
     return f"`{license_id}` is not an open licence: {known or 'read its terms before use'}"
 
 
 def is_open(license_id: str) -> bool:
     """Return whether an SPDX expression leaves an open licence to choose, or asks for open ones only."""
-    text = license_id.lower().strip().replace("(", " ").replace(")", " ")
-    return any(all(part.strip() in OPEN for part in choice.split(" and ")) for choice in text.split(" or "))
+    text = license_id.lower()
+    if "(" in text:  # what may be chosen there would take a parser: all of them must be open
+        return all(_is_open(name) for name in re.split(r" and | or ", re.sub("[()]", " ", text)))
+    return any(all(_is_open(name) for name in choice.split(" and ")) for choice in text.split(" or "))
+
+
+def _is_open(name: str) -> bool:
+    return name.partition(" with ")[0].strip() in OPEN  # exceptions only allow more

@@ -32,7 +32,7 @@ _MD5 = r"[0-9a-f]{32}"
 # Plain http within this machine only. What follows `?` or `#` may change, and names of users do not belong here.
 _ADDRESS = (
     r"(https://[A-Za-z0-9][A-Za-z0-9.-]*|http://(127\.0\.0\.1|localhost))(:[0-9]{1,5})?"
-    r"(/([\w.+@~-]|\{quantization\})+)*(/|\.tar)"
+    r"(/([A-Za-z0-9_.+@~-]|\{quantization\})+)*(/|\.tar)"
 )
 # Control characters could rewrite what a terminal shows; line feeds and tabs could not.
 _TEXT = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from registry.errors import (
     DigestError,
+    DiskFullError,
     GatedRepoError,
     NotOnHubError,
     OfflineError,
@@ -111,6 +113,18 @@ def test_a_hostile_archive_is_refused_before_it_is_fetched(hub: HubServer, tmp_p
     assert not list((tmp_path / "home").rglob("*evil*"))
 
 
+def test_there_must_be_room_for_the_archive_and_for_what_is_in_it(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = archive(publish(hub))
+    usage = shutil.disk_usage(tmp_path)._replace(free=sum(map(len, MISTRAL.values())) * 3 // 2)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(DiskFullError) as caught:
+        pull(*wanted)
+    assert caught.value.needed_bytes == 2 * sum(map(len, MISTRAL.values()))
+    assert _left(tmp_path) == {}
+
+
 def test_wrong_bytes_are_not_unpacked(hub: HubServer, tmp_path: Path) -> None:
     wanted = archive(publish(hub))
     hub.flip_byte(TAR)
@@ -187,9 +201,8 @@ def test_a_mirror_is_asked_where_the_first_host_fails(hub: HubServer) -> None:
     with HubServer() as gone:
         address = f"{gone.cdn_url}/x/{TAR}"
     assert pull(*archive(address, ARCHIVE, mirror)).is_complete
-    missing = mirror.replace(TAR, "Moved.tar")
-    hub.repos["files/here"].files.pop("none", None)
-    assert pull(*archive(f"{hub.huggingface_url}/none/Gone.tar", ARCHIVE, missing, mirror)).is_complete
+    moved = f"{hub.huggingface_url}/none/{TAR}"
+    assert pull(*archive(moved, ARCHIVE, address, mirror)).is_complete
 
 
 def test_where_all_hosts_fail_each_says_why(hub: HubServer) -> None:
