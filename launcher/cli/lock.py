@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -45,10 +45,8 @@ def _requests(given: Sequence[str], held: Iterable[Locked], asked: Request) -> I
         raise UsageError("No model is named", hint="launch lock NAME")
     yield from ((name, asked) for name in given)
     if not given:
-        for entry in held:
-            request = request_again(entry)
-            request["registry"], request["offline"] = asked["registry"], asked["offline"]
-            yield entry.model, request
+        changed = {name: value for name, value in asked.items() if value != ()}
+        yield from ((entry.model, cast(Request, {**request_again(entry), **changed})) for entry in held)
 
 
 def _lock(name: str, request: Request, output: Output) -> Locked:

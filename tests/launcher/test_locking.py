@@ -133,6 +133,12 @@ def test_other_words_than_the_locked_ones_are_refused(run: Run, published: str) 
     ]
 
 
+def test_all_are_locked_anew_with_what_is_asked_now(run: Run, published: str, project: Path) -> None:
+    run("lock", NAME, "smollm2", "-c", "512")
+    assert run("lock", "--concurrency", "2").code == 0
+    assert {entry.options[:2] for entry in read_lock(project / "launch.lock")} == {(512, 2)}
+
+
 def test_a_model_that_is_not_in_it(run: Run, published: str) -> None:
     run("lock", NAME)
     with pytest.raises(LockError, match="has no `smollm2`") as caught:
