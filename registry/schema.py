@@ -19,10 +19,10 @@ Ability = Literal[
 ]
 Format = Literal["pytorch", "gptq", "awq", "gguf", "fp8", "fp4", "bnb", "mlx", "mistral"]
 
-_PLACEHOLDERS = re.compile(r"\{(quantization|part|draft_quantization)\}")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_REPO_ID = r"[A-Za-z0-9][\w.-]*(/(\w|\{(draft_)?quantization\})([\w.-]|\{(draft_)?quantization\})*)?"
+_REPO_ID = r"[A-Za-z0-9][\w.-]*(/(\w|\{quantization\})([\w.-]|\{quantization\})*)?"
+_DRAFT_REPO_ID = _REPO_ID.replace("quantization", "(draft_)?quantization")
 _REVISION = r"[A-Za-z0-9][\w.-]*(/\w[\w.-]*)*"
 _PARTIAL_DATE = r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?"
 _LANGUAGE = r"[a-z]{2,3}(-[A-Za-z]+)*"
@@ -63,12 +63,18 @@ def _matches(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _safe_path(value: str) -> str:
-    """Refuse a path that could leave its folder, or be taken for an option."""
-    bare = _PLACEHOLDERS.sub("x", value)
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.+@ -]*(/[A-Za-z0-9_][\w.+@ -]*)*", bare):
-        raise ValueError("is not a plain relative path such as `folder/name.{quantization}.gguf`")
-    return value
+def _path(*placeholders: str) -> AfterValidator:
+    """Return a check that refuses a path that could leave its folder, be taken for an option, or stay unfilled."""
+
+    def check(value: str) -> str:
+        bare = value
+        for name in placeholders:
+            bare = bare.replace(f"{{{name}}}", "x")
+        if not re.fullmatch(r"[A-Za-z0-9_][\w.+@ -]*(/[A-Za-z0-9_][\w.+@ -]*)*", bare):
+            raise ValueError("is not a plain relative path such as `folder/name.{quantization}.gguf`")
+        return value
+
+    return AfterValidator(check)
 
 
 def _pattern(pattern: str, **facts: Any) -> Any:
@@ -83,7 +89,15 @@ RepoId = Annotated[
     str, _matches(_REPO_ID, "a repo id such as `organisation/name-{quantization}`"), _pattern(_REPO_ID, max_length=160)
 ]
 Revision = Annotated[str, _matches(_REVISION, "a commit, a branch or a version"), _pattern(_REVISION, max_length=128)]
-SafePath = Annotated[str, AfterValidator(_safe_path)]
+DraftRepoId = Annotated[
+    str,
+    _matches(_DRAFT_REPO_ID, "a repo id such as `organisation/name-{draft_quantization}`"),
+    _pattern(_DRAFT_REPO_ID, max_length=160),
+]
+SafePath = Annotated[str, _path()]
+WeightsPath = Annotated[str, _path("quantization")]
+PartPath = Annotated[str, _path("quantization", "part")]
+DraftPath = Annotated[str, _path("quantization", "draft_quantization")]
 Size = Annotated[
     float,
     BeforeValidator(_size, json_schema_input_type=int | float | str),
@@ -189,8 +203,8 @@ class PinnedFileEntry(_Entry):
 class DraftEntry(_Entry):
     """A small model that drafts tokens for this one; `{draft_quantization}` is filled in."""
 
-    repo_id: RepoId
-    file: SafePath | None = None
+    repo_id: DraftRepoId
+    file: DraftPath | None = None
     quantizations: list[Label] = Field(default=[], description="Those in which the draft is published")
 
 
@@ -206,8 +220,8 @@ class SourceEntry(_Entry):
     sha256: Sha256 | None = Field(default=None, description="Of the archive")
     revision: Revision | None = Field(default=None, description="A commit pins the source; a branch may move")
     quantizations: list[Label] = Field(default=[], description="Those published here; without it, all of the spec's")
-    file: SafePath | None = Field(default=None, description="The weights' path in the repo, for formats of one file")
-    part_file: SafePath | None = Field(default=None, description="The path of one part, with `{part}`")
+    file: WeightsPath | None = Field(default=None, description="The weights' path in the repo, for formats of one file")
+    part_file: PartPath | None = Field(default=None, description="The path of one part, with `{part}`")
     parts: dict[Label, list[Label]] = Field(default={}, description="Quantization: the values of `{part}`, in order")
     projectors: list[SafePath] = Field(default=[], description="Files that turn images or sound into tokens")
     exclude: list[Text] = Field(default=[], description="Patterns of files that are not needed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from registry.schema import json_schema, validate_entry
+from registry.selection import check_path
 from registry.spec import (
     Draft,
     GenerationDefaults,
@@ -106,7 +108,11 @@ def test_plain_relative_paths_are_allowed(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["{part", "{name}.gguf", "{0}.gguf", "{quantization.__class__}", ".hidden", "a//b", "a/"]
+    "path",
+    [
+        *("{part", "{name}.gguf", "{0}.gguf", "{quantization.__class__}", ".hidden", "a//b", "a/"),
+        *("{part}.gguf", "{draft_quantization}.gguf"),
+    ],
 )
 def test_only_known_placeholders_stand_in_paths(path: str) -> None:
     with pytest.raises(ValidationError, match="plain relative path"):
@@ -120,7 +126,10 @@ def test_repo_ids(repo_id: str) -> None:
     assert model(specs=[spec(repo_id=repo_id)]).specs[0].sources[0].repo_id == repo_id
 
 
-@pytest.mark.parametrize("repo_id", ["a/b/c", "org/{name}", "org/", "/name", "org/name?x=1", "https://x/y", "o" * 200])
+@pytest.mark.parametrize(
+    "repo_id",
+    ["a/b/c", "org/{name}", "org/", "/name", "org/name?x=1", "https://x/y", "o" * 200, "o/{draft_quantization}"],
+)
 def test_what_is_no_repo_id(repo_id: str) -> None:
     with pytest.raises(ValidationError):
         validate_entry(entry(specs=[spec(repo_id=repo_id)]))
@@ -248,6 +257,51 @@ def test_files_of_a_quantization() -> None:
     assert source.file_names("Q4_K_M") == ("x.Q4_K_M.gguf",)
     assert source.file_names("Q8_0") == ("Q8_0/x-00001-of-00002.gguf", "Q8_0/x-00002-of-00002.gguf")
     assert Source("huggingface", "org/x").file_names("none") == ()
+
+
+_labels = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,15}", fullmatch=True)
+_pieces = st.sampled_from(
+    ["{quantization}", "{part}", "model", "-", ".", "..", "/", "é", " ", "_", "{", "gguf", "~", "\\"]
+)
+_templates = st.lists(_pieces, min_size=1, max_size=8).map("".join)
+
+
+def _valid(**source: Any) -> Source | None:
+    try:
+        return model(specs=[spec(**source)]).specs[0].sources[0]
+    except ValidationError:
+        return None
+
+
+@PATIENT
+@given(template=_templates, repo=_templates, part_template=_templates, quantization=_labels, parts=st.lists(_labels))
+def test_filled_in_templates_are_plain_and_stay_in_their_folder(
+    template: str, repo: str, part_template: str, quantization: str, parts: list[str]
+) -> None:
+    sources = (
+        _valid(quantizations=(quantization,), file=template),
+        _valid(quantizations=(quantization,), part_file=part_template, parts={quantization: parts}),
+        _valid(quantizations=(quantization,), repo_id=f"org/{repo}"),
+    )
+    for source in filter(None, sources):
+        for name in source.file_names(quantization):
+            check_path(name)
+            assert not set(name) & set("{}")
+        assert re.fullmatch(r"[\w.-]+/\w[\w.-]*", source.repo_for(quantization))
+
+
+@PATIENT
+@given(quantization=_labels, parts=st.lists(_labels, min_size=1, max_size=5))
+def test_filling_in_says_each_name_and_part_where_the_template_does(quantization: str, parts: list[str]) -> None:
+    source = _valid(
+        quantizations=(quantization,),
+        part_file="{quantization}/x-{part}.gguf",
+        parts={quantization: parts},
+        repo_id="org/x-{quantization}",
+    )
+    assert source is not None
+    assert source.file_names(quantization) == tuple(f"{quantization}/x-{part}.gguf" for part in parts)
+    assert source.repo_for(quantization) == f"org/x-{quantization}"
 
 
 def test_a_source_is_pinned_by_a_commit_or_an_exact_version() -> None:
