@@ -28,7 +28,7 @@ ADDRESSES = {
     "modelscope": ("ModelScope", "https://modelscope.cn/models/{}"),
     "pypi": ("PyPI", "https://pypi.org/project/{}/"),
 }
-COMMANDS = ("", "chat", "list", "inspect", "pull", "engines", "engines install", "engines remove")
+COMMANDS = ("", "chat", "list", "inspect", "pull", "lock", "engines", "engines install", "engines remove")
 
 
 def pages() -> dict[str, str]:
