@@ -27,6 +27,7 @@ ADDRESSES = {
     "huggingface": ("Hugging Face", "https://huggingface.co/{}"),
     "modelscope": ("ModelScope", "https://modelscope.cn/models/{}"),
     "pypi": ("PyPI", "https://pypi.org/project/{}/"),
+    "url": ("Address", ""),
 }
 COMMANDS = ("", "chat", "list", "inspect", "pull", "lock", "engines", "engines install", "engines remove")
 
@@ -235,6 +236,7 @@ def _spec_part(model: Model, spec: Spec) -> str:
         f"**Quantizations:**{_listed(' ', spec.quantizations)}",
         f"**Engines:** {', '.join(_engines(spec)) or 'none'}",
         *(f"**{_hub(source)}:** {_address(source)}{_revision(source)}" for source in spec.sources),
+        *(["**Published:** never"] if not spec.sources else []),
         *_needs(spec),
     ]
     return f"### {spec.model_format}, {size} billion\n\n{_items(facts)}\n{command}{_files(spec)}"
@@ -273,10 +275,15 @@ def _hub(source: Source) -> str:
 def _address(source: Source) -> str:
     if source.hub not in ADDRESSES or "{" in source.repo_id:
         return f"`{source.repo_id}`"
+    if source.hub == "url":
+        return f"<{source.repo_id}>"
     return f"[{source.repo_id}]({ADDRESSES[source.hub][1].format(source.repo_id)})"
 
 
 def _revision(source: Source) -> str:
+    if source.hub == "url":
+        pin = f", `{source.revision}`" if source.revision else ", each file by its checksum"
+        return pin + "".join(f", also <{mirror}>" for mirror in source.mirrors)
     revision = f" at `{source.revision[:12]}`" if source.revision else ", not pinned"
     return revision + _listed(", only ", source.quantizations)
 
