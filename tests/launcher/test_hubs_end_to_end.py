@@ -130,16 +130,15 @@ def test_the_built_in_entry_takes_another_revision(run: Run, server: HubServer, 
 
 
 def test_the_built_in_entry_refuses_what_is_not_its_own(run: Run, server: HubServer) -> None:
-    """By the size, which the hub lists, before any of its bytes; and where the hub has not even the commit."""
+    """Where the hub has not even the commit; and by the size, which the hub lists, before any of its bytes."""
     of = HUBS[0]
+    publish(server, of, commit="0" * 40)
+    done = run("pull", *USERS_OWN, "--json")
+    assert (done.code, done.events[-1]["kind"]) == (1, "not_on_hub")
     publish(server, of, commit=PINNED_COMMIT)
     done = run("pull", *USERS_OWN, "--json")
     assert (done.code, done.events[-1]["kind"]) == (1, "digest")
     assert "4368439584" in done.events[-1]["facts"]["expected"]
-    assert weights_sent(server) == {}
-    publish(server, of, commit="0" * 40)
-    done = run("pull", *USERS_OWN, "--json")
-    assert (done.code, done.events[-1]["kind"]) == (1, "not_on_hub")
     assert weights_sent(server) == {}
 
 
