@@ -11,7 +11,7 @@ from registry.digest import digest_of, record, wrong_digest
 from registry.exclusive import exclusive
 from registry.hubs import Hub, Listing
 from registry.progress import Progress, Report
-from registry.trouble import check_room, writing
+from registry.trouble import prepare, writing
 from registry.wanted import Wanted, adopt
 
 SMALL_BYTES = 4 << 20  # such a file takes longer to ask for than to send
@@ -22,10 +22,10 @@ LONGEST_END_S = 2.0
 def bring(hub: Hub, listing: Listing, missing: Sequence[Wanted], tell: Report) -> dict[Wanted, Path]:
     """Bring files and return where they are: small ones together, then each large one over several connections.
 
-    Raises DiskFullError before anything moves where the rest does not fit, and whatever the hub raises.
+    Raises DiskFullError or CacheNotWritableError before anything moves, and whatever the hub raises.
     """
     tally = _Tally(missing, tell)
-    check_room(missing[0].target.parent, (tally.total or 0) - _arrived_bytes(missing))
+    prepare(missing[0].target.parent, (tally.total or 0) - _arrived_bytes(missing))
     brought: dict[Wanted, Path] = {}
 
     def bring_one(want: Wanted) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,15 @@ def check_room(folder: Path, needed_bytes: int) -> None:
         raise _disk_full(existing, needed_bytes)
 
 
+def prepare(folder: Path, needed_bytes: int) -> None:
+    """Make a folder that is to take so many bytes; raises CacheNotWritableError, or DiskFullError before any comes."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # it would count as full where the whole disk is read-only
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    check_room(folder, needed_bytes)
+
+
 @contextmanager
 def writing(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
     """Say in the user's words what the disk of `folder` refuses: DiskFullError or CacheNotWritableError."""
@@ -81,11 +91,15 @@ def _existing(folder: Path) -> Path:
 def _disk_full(folder: Path, needed_bytes: int) -> DiskFullError:
     free = shutil.disk_usage(folder).free
     return DiskFullError(
-        f"The disk of `{folder}` has {free / 1e9:.2f} GB free, {needed_bytes / 1e9:.2f} GB are needed",
+        f"The disk of `{folder}` has {_size(free)} free, {_size(needed_bytes)} are needed",
         needed_bytes=needed_bytes,
         free_bytes=free,
         hint=f"make room, or {_ELSEWHERE}; what came so far is kept",
     )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 10_000_000 else f"{size_bytes / 1e6:.2f} MB"
 
 
 def _not_writable(path: Path, error: OSError) -> CacheNotWritableError:

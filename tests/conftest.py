@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.faults import Trials
+
 _SETTINGS = ("LAUNCH_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "MODELSCOPE_", "XINFERENCE_", "OPENAI_")
 _DISPLAY = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 
@@ -99,6 +101,14 @@ def _own_home(
     home.mkdir()
     for name, folder in folders.items():
         monkeypatch.setenv(name, str(folder))
+
+
+@pytest.fixture(scope="session")
+def trials() -> Iterator[Trials]:
+    """Return the record of what was tried against the downloads, which docs/generated/faults.md shows."""
+    kept = Trials()
+    yield kept
+    kept.write()
 
 
 @pytest.fixture

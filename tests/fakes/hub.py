@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Literal, NoReturn, Self
+from typing import Literal, NamedTuple, NoReturn, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 CHUNK_BYTES = 1 << 16
@@ -34,8 +34,8 @@ class Fault:
 
     `cut`, `reset`, `stall` and `drip` (a byte now and then) happen `after_bytes` of the answer's body; `flip` sends the
     byte there wrong; `status` answers with that status instead, and with `retry_after`; `norange` sends the whole file
-    whatever range was asked for, or its first `after_bytes` where there are any; `misrange` sends another range than the
-    one that was asked for; `redirect` sends the client to `location`.
+    whatever range was asked for, or its first `after_bytes` where there are any; `misrange` sends another range than
+    that; `redirect` sends the client to `location`.
     """
 
     kind: Literal["cut", "reset", "stall", "drip", "flip", "status", "norange", "misrange", "redirect"]
@@ -46,8 +46,7 @@ class Fault:
     location: str = ""
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """One file of a repo. `flipped` is the position of a byte that is sent wrong."""
 
     content: bytes | Path
@@ -56,6 +55,11 @@ class File:
     git_sha1: str
     is_lfs: bool
     flipped: int | None = None
+
+    @property
+    def sent_size_bytes(self) -> int:
+        """The size of what is sent, which need not be what the listing says."""
+        return len(self.content) if isinstance(self.content, bytes) else self.size_bytes
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         for position in range(start, end, CHUNK_BYTES):
@@ -147,7 +151,8 @@ class HubServer:
     @property
     def sent_of_files(self) -> int:
         """The bytes of large files' contents that were sent."""
-        return sum(request.sent_bytes for request in self.requests if request.origin == "cdn")
+        is_file = ("cdn", 200), ("cdn", 206)
+        return sum(request.sent_bytes for request in self.requests if (request.origin, request.status) in is_file)
 
     def add_repo(
         self,
@@ -178,7 +183,12 @@ class HubServer:
         """Send one wrong byte in the middle of a file from now on; the listings keep saying the right hash."""
         for repo in self.repos.values():
             if path in repo.files:
-                repo.files[path] = replace(repo.files[path], flipped=repo.files[path].size_bytes // 2)
+                repo.files[path] = repo.files[path]._replace(flipped=repo.files[path].size_bytes // 2)
+
+    def swap(self, repo_id: str, path: str, content: bytes) -> None:
+        """Send other bytes from now on; the listings keep saying what they said."""
+        held = self.repos[repo_id].files[path]
+        self.repos[repo_id].files[path] = held._replace(content=content)
 
     def breaks(self, path: str, *faults: Fault) -> None:
         """Let things go wrong with a file from now on, one after the other."""
@@ -394,7 +404,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(416, "", "Range not satisfiable")
         if status == 206 and fault is not None and fault.kind == "misrange":
             start, end = 0, end - start
-        ranged = {"Content-Range": f"bytes {start}-{end - 1}/{file.size_bytes}"} if status == 206 else {}
+        ranged = {"Content-Range": f"bytes {start}-{end - 1}/{file.sent_size_bytes}"} if status == 206 else {}
         self._head(status, end - start, {**headers, **ranged, "Accept-Ranges": "bytes"})
         if self.command != "HEAD":
             self._send_body(file, start, end, fault)
@@ -402,16 +412,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _range(self, file: File, *, ignored: bool) -> tuple[int, int, int]:
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None or ignored:
-            return 0, file.size_bytes, 200
-        start, end = int(asked[1]), min(int(asked[2] or file.size_bytes) + 1, file.size_bytes)
-        return start, end, 206 if start < file.size_bytes else 416
+            return 0, file.sent_size_bytes, 200
+        start, end = int(asked[1]), min(int(asked[2] or file.sent_size_bytes) + 1, file.sent_size_bytes)
+        return start, end, 206 if start < end else 416
 
     def _send_body(self, file: File, start: int, end: int, fault: Fault | None) -> None:
         stop = end
         if fault is not None and (fault.after_bytes or fault.kind in ("cut", "reset", "stall", "drip")):
             stop = min(end, start + fault.after_bytes)
         if fault is not None and fault.kind == "flip":
-            file, stop = replace(file, flipped=start + fault.after_bytes), end
+            file, stop = file._replace(flipped=start + fault.after_bytes), end
         self._send_range(file, start, stop)
         if stop < end:
             self.close_connection = True

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -339,7 +338,7 @@ def test_a_wrong_byte_that_the_client_accepted_is_fetched_again(hub: HubServer, 
     hub.flip_byte(NAME)
     path = Path(hf_hub_download(GGUF_REPO, NAME, endpoint=hub.huggingface_url, cache_dir=hf_cache()))
     assert path.read_bytes() != WEIGHTS
-    hub.repos[GGUF_REPO].files[NAME] = replace(hub.repos[GGUF_REPO].files[NAME], flipped=None)
+    hub.repos[GGUF_REPO].files[NAME] = hub.repos[GGUF_REPO].files[NAME]._replace(flipped=None)
     assert pull(*gguf("huggingface", commit)).path == path
     assert path.read_bytes() == WEIGHTS
 
