@@ -122,7 +122,9 @@ class Archive(NamedTuple):
         with exclusive(self.path, lambda: report(0, "waiting for another process that is fetching its archive")):
             if not self._has(path):
                 self._check_room(size_bytes)
-                self._unpack(self._fetch(told))
+                path_of_archive = self._fetch(told)
+                report(size_bytes, f"unpacking `{self.title}`")
+                self._unpack(path_of_archive)
             if not is_true("LAUNCH_KEEP_ARCHIVES"):
                 self.path.unlink(missing_ok=True)
 

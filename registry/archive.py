@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -77,10 +78,11 @@ def _extract_one(archive: BinaryIO, member: Member, target: Path) -> str:
 
 
 def _add(members: dict[str, Member], member: Member, title: str) -> None:
-    # Case is folded: on some systems two such names are one file.
-    if member.path.casefold() in members:
+    # On some systems names are one file that differ in case, or in how a letter with its accent is written.
+    key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", member.path).casefold())
+    if key in members:
         raise refused(title, f"`{member.path}` twice")
-    members[member.path.casefold()] = member
+    members[key] = member
     if len(members) > MAX_FILES:
         raise refused(title, f"more than {MAX_FILES} files")
 

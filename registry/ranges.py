@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from registry.errors import DownloadError, GatedRepoError, NotOnHubError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 _WINDOW_BYTES = 1 << 14  # what is asked for at once: the headers of several small files lie in it
 _TIMEOUT_S = 20.0
+_PAUSES_S = (0.5, 1.0)  # before it is asked once more
 _ELSEWHERE = "launch inspect shows the model's other sources"
 
 
@@ -49,6 +51,16 @@ class RangeReader:
 
     def _ask(self, position: int, count: int) -> tuple[bool, int]:
         """Fill the window from `position` on, and return whether parts are given, and the file's size."""
+        for pause_s in _PAUSES_S:
+            try:
+                return self._ask_once(position, count)
+            except DownloadError as error:
+                if error.permanent or isinstance(error.__cause__, NotReachedError):
+                    raise
+            time.sleep(pause_s)
+        return self._ask_once(position, count)
+
+    def _ask_once(self, position: int, count: int) -> tuple[bool, int]:
         from urllib3.exceptions import HTTPError
 
         from registry.trouble import out_of_reach

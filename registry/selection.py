@@ -41,6 +41,7 @@ _MISTRAL_COMPANIONS = (
     "tekken.json",
     "consolidated.safetensors.index.json",
 )
+_SAFE = "choose a source with safetensors or GGUF files"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -83,6 +84,8 @@ def check_path(path: str) -> None:
 def _require(named: Sequence[str], paths: Sequence[str], repo_id: str) -> tuple[str, ...]:
     for name in named:
         check_path(name)
+        if is_unsafe(name):
+            raise UnsafeFileError(f"`{name}` of `{repo_id}` can run code when it is loaded", hint=_SAFE)
         if name not in paths:
             import difflib
 
@@ -148,11 +151,11 @@ def is_unsafe(path: str) -> bool:
 
 
 def _no_weights(paths: Iterable[str], repo_id: str) -> UnsafeFileError | NotOnHubError:
-    pickles = [path for path in paths if any(fnmatchcase(path, pattern) for pattern in _PICKLES)]
+    pickles = [path for path in paths if any(fnmatchcase(path.lower(), pattern) for pattern in _PICKLES)]
     if not pickles:
         return NotOnHubError(f"`{repo_id}` has no safetensors files")
     return UnsafeFileError(
         f"`{repo_id}` has pickled weights only, which can run code when they are loaded",
         details=pickles[:5],
-        hint="choose a source with safetensors or GGUF files",
+        hint=_SAFE,
     )

@@ -130,9 +130,11 @@ def test_a_link_that_a_file_would_be_written_through() -> None:
     assert "a symbolic link" in _refusal(pack_entries([(link, b""), (entry("folder/a", 1), b"x")]))
 
 
-@pytest.mark.parametrize("second", ["a", "A", "./a"])
-def test_a_name_that_comes_twice(second: str) -> None:
-    archive = pack_entries([(entry("a", 1), b"x"), (entry(second, 1), b"y")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("a", "a"), ("a", "A"), ("a", "./a"), ("\u00e9", "e\u0301"), ("\u00c9", "e\u0301")]
+)
+def test_a_name_that_comes_twice(first: str, second: str) -> None:
+    archive = pack_entries([(entry(first, 1), b"x"), (entry(second, 1), b"y")])
     assert "twice" in _refusal(archive)
 
 

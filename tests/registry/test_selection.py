@@ -79,6 +79,12 @@ def test_refuses_pickled_weights() -> None:
         select(("config.json", "pytorch_model.bin"))
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "run.py"])
+def test_refuses_a_named_file_that_runs_code(name: str) -> None:
+    with pytest.raises(UnsafeFileError, match="can run code"):
+        select(("config.json", name), file=name)
+
+
 def test_says_when_there_are_no_weights() -> None:
     with pytest.raises(NotOnHubError, match="no safetensors"):
         select(("config.json",))

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -187,6 +187,14 @@ def test_a_download_that_broke_off_goes_on(hub: HubServer) -> None:
     hub.breaks(TAR, Fault("cut", times=2, after_bytes=200_000))
     assert pull(*wanted).is_complete
     assert hub.sent_bytes < 1.05 * len(content) + 300_000
+
+
+@pytest.mark.parametrize("kind", ["cut", "reset", "status"])
+def test_headers_are_asked_for_again_where_the_server_breaks_off(
+    hub: HubServer, kind: Literal["cut", "reset", "status"]
+) -> None:
+    hub.breaks(TAR, Fault(kind, times=1, after_bytes=100))
+    assert pull(*archive(publish(hub))).is_complete
 
 
 def test_a_server_without_ranges(hub: HubServer, tmp_path: Path) -> None:
