@@ -1,4 +1,4 @@
-"""What the caches hold: every model's files on every hub, downloads that were not ended, engines' environments.
+"""What the caches hold: every model's files on every hub, what downloads left over, engines' environments.
 
 Only what the catalogue or a record of ours names is looked at; other programs' models in the same caches are not ours
 to list. Nothing here writes.
@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from launcher.cache_unfinished import (
+from launcher.cache_leftovers import (
     files_below,
     grew_at,
+    is_leftover,
     is_locked,
-    is_unfinished,
     is_written,
+    leftovers_beside,
     snapshots_folder,
-    unfinished_beside,
 )
 from launcher.cache_use import HUBS_WITH_COMMITS, Use, is_held, read_uses
 from registry.cache import cache_folder
@@ -30,7 +30,7 @@ from registry.hubs import open_hub
 from registry.selection import select_files
 from registry.spec import Source, Spec
 
-Kind = Literal["model", "unfinished", "environment"]
+Kind = Literal["model", "leftover", "environment"]
 
 
 class Entry(NamedTuple):
@@ -138,7 +138,7 @@ def sizes_of(entry: Entry) -> dict[tuple[int, int], int]:
     for path in entry.paths():
         with suppress(OSError):  # a link to nothing
             stat = path.stat()
-            sizes[stat.st_dev, stat.st_ino] = size_on_disk(stat) if entry.kind == "unfinished" else stat.st_size
+            sizes[stat.st_dev, stat.st_ino] = size_on_disk(stat) if entry.kind == "leftover" else stat.st_size
     return sizes
 
 
@@ -189,16 +189,16 @@ def _recorded_claims(usages: Sequence[Usage]) -> Iterator[Claim]:
 
 
 def _entries_of_repo(claims: Sequence[Claim], usages: Sequence[Usage]) -> Iterator[Entry]:
-    unfinished: list[Path] = []
+    leftovers: list[Path] = []
     for folder in _snapshots_of(claims[0].source):
         paths = list(files_below(folder))
-        unfinished += filter(is_unfinished, paths)
-        whole = [path.relative_to(folder).as_posix() for path in paths if path not in unfinished]
+        leftovers += filter(is_leftover, paths)
+        whole = [path.relative_to(folder).as_posix() for path in paths if path not in leftovers]
         for group in _grouped(claims, whole):
             yield _entry(folder, group, usages)
-    unfinished += unfinished_beside(claims[0].source)
-    if unfinished:
-        yield _unfinished_entry(_names(claims), tuple(unfinished), claims[0].source)
+    leftovers += leftovers_beside(claims[0].source)
+    if leftovers:
+        yield _leftover_entry(_names(claims), tuple(leftovers), claims[0].source)
 
 
 def _snapshots_of(source: Source) -> list[Path]:
@@ -285,15 +285,15 @@ def _unclaimed(found: Sequence[Entry]) -> Iterator[Entry]:
             files = (path,) if path.is_file() else tuple(files_below(path))
             if known.isdisjoint(files) and files:
                 if path.is_file() or path.name.startswith("."):
-                    yield _unfinished_entry((path.name,), files, None)
+                    yield _leftover_entry((path.name,), files, None)
                 else:
                     yield Entry((path.name,), "model", path, files, _came_at(files), is_running=False)
 
 
-def _unfinished_entry(names: tuple[str, ...], paths: tuple[Path, ...], source: Source | None) -> Entry:
+def _leftover_entry(names: tuple[str, ...], paths: tuple[Path, ...], source: Source | None) -> Entry:
     folder = Path(os.path.commonpath([path.parent for path in paths]))
     grew = max(map(grew_at, paths))
-    return Entry(names, "unfinished", folder, paths, grew, any(map(is_written, paths)), source)
+    return Entry(names, "leftover", folder, paths, grew, any(map(is_written, paths)), source)
 
 
 def _environments(usages: Sequence[Usage]) -> Iterator[Entry]:

