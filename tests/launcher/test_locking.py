@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from launcher import LockError, plan, pull
+from launcher import launch as launch_model
 from launcher.lockfile import read_lock
 from tests.fakes.hub import HubServer
 from tests.fakes.published import FILE, NAME, REPO, WEIGHTS, write_entry
 from tests.launcher.commands import Run, launch
+from tests.registry.archives import MISTRAL, pack
 
 FOLDER = {"config.json": b"{}", "model.safetensors": b"tensors" * 1000, "README.md": b"read me"}
 
@@ -79,6 +82,16 @@ def test_a_pull_of_what_is_locked(run: Run, published: str, hub: HubServer) -> N
     hub.requests.clear()
     assert run("pull", NAME, "--locked", "--offline").code == run("pull", "--locked", "launch.lock").code == 0
     assert hub.requests == []
+
+
+def test_what_is_locked_answers(run: Run, project: Path) -> None:
+    assert run("lock", "smollm2", "--engine", "echo", "--", "--reply", "Paris").code == 0
+    (entry,) = read_lock(project / "launch.lock")
+    assert (entry.files, entry.engine) == ((), ("echo", None, None, None))
+    done = run("--locked", "-p", "What is the capital of France?")
+    assert (done.code, done.out) == (0, "Paris")
+    with launch_model("smollm2", locked="launch.lock") as model:
+        assert model.chat("What is the capital of France?").text == "Paris"
 
 
 def test_a_dry_run_shows_it_and_variables_ask_for_it(
@@ -197,6 +210,57 @@ def test_files_that_git_alone_vouches_for(
     done = run("pull", "--locked")
     assert (done.code, done.err.splitlines()[-2]) == (1, "error: The files are not those of the lock file")
     assert done.err.splitlines()[-1].startswith("  `config.json` is git-sha1:")
+
+
+ADDRESSES = """\
+name: archived
+specs:
+  - format: mistral
+    size_in_billions: 0.5
+    quantizations: [none]
+    sources:
+      url: {{address: "{archive}", md5: {md5}}}
+---
+name: loose
+specs:
+  - format: gguf
+    size_in_billions: 0.5
+    quantizations: [Q4_0]
+    sources:
+      url: {{address: "{folder}", file: "{file}", files: {{"{file}": {{sha256: {sha256}}}}}}}
+"""
+
+
+@pytest.fixture
+def addresses(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put an archive and a loose file at plain addresses, and two models of them in the catalogue."""
+    content = pack(MISTRAL)
+    commit = hub.add_repo("files/here", {"own.tar": content, FILE: WEIGHTS[FILE]})
+    folder = f"{hub.cdn_url}/files/here/{commit}/"
+    md5, sha256 = hashlib.md5(content).hexdigest(), hub.sha256("files/here", FILE)
+    text = ADDRESSES.format(archive=f"{folder}own.tar", folder=folder, file=FILE, md5=md5, sha256=sha256)
+    (tmp_path / "addresses.yaml").write_text(text)
+    monkeypatch.setenv("LAUNCH_REGISTRY", str(tmp_path / "addresses.yaml"))
+
+
+@pytest.mark.usefixtures("addresses")
+def test_an_archives_checksum_covers_its_files(run: Run, project: Path) -> None:
+    assert run("lock", "archived", "--engine", "vllm").code == 0
+    (entry,) = read_lock(project / "launch.lock")
+    assert {(file.path, file.size_bytes) for file in entry.files} == {(p, len(MISTRAL[p])) for p in MISTRAL}
+    assert (entry.revision or "").startswith("md5:")
+    assert run("pull", "--locked").code == run("pull", "--locked", "--offline").code == 0
+
+
+@pytest.mark.usefixtures("addresses")
+def test_files_at_an_address_have_checksums_and_no_revision(run: Run, hub: HubServer, project: Path) -> None:
+    assert run("lock", "loose").code == 0
+    (entry,) = read_lock(project / "launch.lock")
+    assert (entry.revision, entry.files[0].size_bytes) == (None, len(WEIGHTS[FILE]))
+    assert str(entry.files[0].digest) == f"sha256:{hub.sha256('files/here', FILE)}"
+    done = run("pull", "--locked")
+    assert done.code == 0
+    assert Path(done.out.strip()).read_bytes() == WEIGHTS[FILE]
 
 
 def test_a_pinned_entry_needs_no_network_where_everything_is_known(
