@@ -29,7 +29,21 @@ ADDRESSES = {
     "pypi": ("PyPI", "https://pypi.org/project/{}/"),
     "url": ("Address", ""),
 }
-COMMANDS = ("", "chat", "list", "inspect", "pull", "lock", "engines", "engines install", "engines remove")
+COMMANDS = (
+    "",
+    "chat",
+    "list",
+    "inspect",
+    "pull",
+    "lock",
+    "cache",
+    "cache verify",
+    "cache rm",
+    "cache prune",
+    "engines",
+    "engines install",
+    "engines remove",
+)
 
 
 def pages() -> dict[str, str]:

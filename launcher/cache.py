@@ -285,7 +285,9 @@ def _unclaimed(found: Sequence[Entry]) -> Iterator[Entry]:
             files = (path,) if path.is_file() else tuple(files_below(path))
             if known.isdisjoint(files) and files:
                 if path.is_file() or path.name.startswith("."):
-                    yield _leftover_entry((path.name,), files, None)
+                    entry = _leftover_entry((path.name,), files, None)
+                    # What is unpacked bears the time of its making; the folder that of its unpacking.
+                    yield entry._replace(is_running=entry.is_running or is_written(path))
                 else:
                     yield Entry((path.name,), "model", path, files, _came_at(files), is_running=False)
 
