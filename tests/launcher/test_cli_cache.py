@@ -12,7 +12,7 @@ from launcher.cli.cache import read_bytes, read_time
 from launcher.cli.options import UsageError
 from tests.fakes.cached import entries, make_environment, start_using
 from tests.fakes.published import FILE, NAME, REPO
-from tests.launcher.commands import Run, Terminal
+from tests.launcher.commands import LIMIT_S, Run, Terminal, started, wait_for_event
 
 
 @pytest.fixture
@@ -214,3 +214,19 @@ def test_the_file_is_named(run: Run, pulled: list[Path]) -> None:
     done = run("cache", "verify", NAME)
     assert done.code == 1
     assert f"{FILE}` is a link to nothing\n" in done.err
+
+
+@pytest.mark.engine
+@pytest.mark.index
+def test_what_runs_stays(run: Run) -> None:
+    with started("smollm2-instruct", "--port", "0", "--json") as process:
+        wait_for_event(process, "ready")
+        done = run("cache", "rm", "smollm2-instruct", "llama.cpp", "--yes")
+        assert (done.code, done.out) == (1, "")
+        assert "smollm2-instruct gguf Q4_1 stays: it is in use\nllama.cpp environment stays: it is in use\n" in done.err
+        process.terminate()
+        process.wait(LIMIT_S)
+    assert {each["name"]: each["in_use"] for each in run("cache", "--json").json} == {
+        "smollm2-instruct": False,
+        "llama.cpp": False,
+    }
