@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.cache import fresh_name, is_true, read_json, user_cache_folder, write_atomically, write_json
 from registry.digest import Digest
-from registry.errors import DownloadError, LaunchError, NotOnHubError, OfflineError
+from registry.errors import DownloadError, LaunchError, NotOnHubError
 from registry.hubs.base import Listing, RemoteFile
 from registry.hubs.http import HttpHub, is_commit
 from registry.spec import Source
@@ -118,6 +118,8 @@ class HuggingFace(HttpHub):
         import httpx2
         from huggingface_hub import errors
 
+        from registry.trouble import out_of_reach
+
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(error, LaunchError):
             return error
@@ -132,7 +134,7 @@ class HuggingFace(HttpHub):
             return NotOnHubError(f"`{repo_id}` cannot be the name of a repo", hint="names are like `owner/name`")
         if isinstance(error, httpx2.TransportError | ConnectionError):
             hint = "check the network, or name a mirror with HF_ENDPOINT"
-            return OfflineError(f"{self.title} is out of reach", details=[f"{endpoint()}: {error}"], hint=hint)
+            return out_of_reach(endpoint(), error, title=self.title, hint=hint)
         if status is not None:
             return self.refused(status, repo_id, "listing")
         return DownloadError(f"{self.title} could not list `{repo_id}`", details=[str(error)])

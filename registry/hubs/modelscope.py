@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry.cache import cache_folder, fresh_name, read_json, user_cache_folder, write_json
 from registry.digest import Digest
-from registry.errors import DownloadError, LaunchError, OfflineError
+from registry.errors import DownloadError, LaunchError
 from registry.hubs.base import Listing, RemoteFile
 from registry.hubs.http import HttpHub, is_commit
 from registry.spec import Source
@@ -117,6 +117,8 @@ class ModelScope(HttpHub):
         import requests
         from modelscope_hub import errors
 
+        from registry.trouble import out_of_reach
+
         if isinstance(error, LaunchError):
             return error
         if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
@@ -128,7 +130,7 @@ class ModelScope(HttpHub):
             return self.no_revision(repo_id, reference, references)
         if isinstance(error, errors.NetworkError | requests.RequestException):
             hint = "check the network, or name another site with MODELSCOPE_ENDPOINT"
-            return OfflineError(f"{self.title} is out of reach", details=[str(error)], hint=hint)
+            return out_of_reach(endpoint(), error, title=self.title, hint=hint)
         return DownloadError(f"{self.title} could not list `{repo_id}`", details=[str(error)])
 
 
@@ -173,6 +175,11 @@ def _token() -> str:
 
 
 def _open_api(endpoint: str | None = None) -> HubApi:
+    import logging
+
+    log = logging.getLogger("modelscope_hub")
+    if not log.handlers:  # else it puts one on stderr, and each of its tries again is a line there
+        log.addHandler(logging.NullHandler())
     from modelscope_hub import HubApi, HubConfig
 
     # A token that is given, even an empty one, keeps the client from unpickling a saved login, and a folder of its own
