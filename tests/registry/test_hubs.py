@@ -171,7 +171,9 @@ class HubContract:
             opened.list_files(self.source(), "none")
         assert f"log in anew with {self.login}" in str(caught.value.hint)
 
-    def test_a_hub_out_of_reach(self, opened: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_hub_out_of_reach(
+        self, opened: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         with HubServer() as gone:
             url = gone.huggingface_url
         monkeypatch.setenv("HF_ENDPOINT", url)
@@ -180,6 +182,7 @@ class HubContract:
         with pytest.raises(OfflineError, match="is out of reach") as caught:
             opened.list_files(self.source(), "none")
         assert "ENDPOINT" in str(caught.value.hint)
+        assert capfd.readouterr() == ("", "")  # the clients' own words would stand beside ours
 
     def test_a_file_without_a_size_is_not_fetched(self, opened: Hub, hub: HubServer, tmp_path: Path) -> None:
         listing = Listing(self.name, REPO, "main", "main", (RemoteFile("x", None),))
