@@ -33,6 +33,13 @@ def read_record(key: str) -> dict[str, Any] | None:
     return read_json(_record_path(key))
 
 
+def digest_when_unpacked(path: Path) -> Digest:
+    """Return the checksum that a file of an archive had, or one that no file has where nothing is remembered."""
+    key, _, name = path.relative_to(folder_of("")).as_posix().partition("/")
+    kept = read_record(key) or {}
+    return Digest("sha256", kept.get("files", {}).get(name, {}).get("sha256", ""))
+
+
 def _record_path(key: str) -> Path:
     return cache_folder() / "listings" / "url" / f"{key}.json"
 
@@ -109,22 +116,24 @@ class Archive(NamedTuple):
         with path.open("rb") as file:
             return tuple(RemoteFile(each.path, each.size_bytes) for each in read_members(ArchiveFile(file), self.title))
 
-    def bring(self, path: str, size_bytes: int, report: Told) -> None:
-        """Fetch, verify and unpack it, so that `path`, one of its files, is there; then remove it.
+    def bring(self, file: RemoteFile, size_bytes: int, report: Told) -> None:
+        """Fetch, verify and unpack it, so that `file`, one of those in it, is there; then remove it.
 
-        `size_bytes` is what all files in it take together: how far it is counts for them. The archive stays where
-        LAUNCH_KEEP_ARCHIVES is set; engines read what was unpacked, which takes as much again.
+        `size_bytes` is what all files in it take together. The archive stays where LAUNCH_KEEP_ARCHIVES is set;
+        engines read what was unpacked, which takes as much again.
         """
+        own_bytes = file.size_bytes or 0
 
         def told(done_bytes: int, note: str = "", /) -> None:
-            report(min(done_bytes, size_bytes), note or f"in `{self.title}`")
+            report(min(done_bytes, own_bytes), note)
 
         with exclusive(self.path, lambda: report(0, "waiting for another process that is fetching its archive")):
-            if not self._has(path):
+            if not self._has(file.path):
                 self._check_room(size_bytes)
-                path_of_archive = self._fetch(told)
-                report(size_bytes, f"unpacking `{self.title}`")
-                self._unpack(path_of_archive)
+                path = self._fetch(told)
+                report(own_bytes, f"unpacking `{self.title}`")
+                self._unpack(path)
+            report(own_bytes)
             if not is_true("LAUNCH_KEEP_ARCHIVES"):
                 self.path.unlink(missing_ok=True)
 

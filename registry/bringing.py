@@ -120,6 +120,7 @@ def _bring_one(hub: Hub, listing: Listing, want: Wanted, tally: _Tally) -> Path:
     with writing(want.target.parent, want.size_bytes or 0), exclusive(want.target, wait):
         # While we waited for the lock, another process may have brought it.
         if (here := adopt(hub, listing, want, tally.tell)) is not None:
+            tally.report(want, want.size_bytes or 0)
             return here
         hub.bring(listing, want.file, want.target, told)
         _check_pinned_bytes(want)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-from registry.address import Archive, bring_file, first_that_answers, folder_of, read_record
+from registry.address import Archive, bring_file, digest_when_unpacked, first_that_answers, folder_of, read_record
 from registry.digest import Digest
 from registry.errors import NotOnHubError
 from registry.hubs.base import Listing, RemoteFile
@@ -47,7 +47,7 @@ class Url:
         return kept
 
     def vouched(self, path: Path) -> Digest | None:
-        return None
+        return digest_when_unpacked(path)
 
     def is_offline(self) -> bool:
         return False
@@ -71,8 +71,7 @@ class Url:
             addresses = _addresses(listing, file)
             bring_file(_key(addresses[0], listing.revision), addresses, file, target, report)
         else:
-            size_bytes = sum(each.size_bytes or 0 for each in listing.files)
-            _archive(listing).bring(file.path, size_bytes, report)
+            _archive(listing).bring(file, sum(each.size_bytes or 0 for each in listing.files), report)
 
     def record(self, listing: Listing) -> None:
         pass

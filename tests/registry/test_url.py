@@ -87,7 +87,12 @@ def test_sizes_are_known_before_the_weights_are_fetched(hub: HubServer) -> None:
     told: list[Progress] = []
     pull(*archive(publish(hub)), progress=told.append)
     downloads = [each for each in told if each.stage == "download"]
-    assert {each.total for each in downloads} == {sum(map(len, MISTRAL.values()))}
+    size_bytes = sum(map(len, MISTRAL.values()))
+    assert {each.total for each in downloads} == {size_bytes}
+    assert downloads[-1].done == size_bytes
+    assert [each.text for each in downloads if each.file_done is None] == [
+        f"`consolidated.safetensors`: unpacking `{TAR}`"
+    ]
 
 
 def test_pickled_weights_are_refused_before_they_are_fetched(hub: HubServer, tmp_path: Path) -> None:
@@ -161,6 +166,16 @@ def test_a_file_that_was_changed_is_brought_back(hub: HubServer) -> None:
     path.write_bytes(b'{"dim": 9}')
     os.utime(path, (1, 1))
     assert not find(*wanted).is_complete
+    assert pull(*wanted).is_complete
+    assert path.read_bytes() == MISTRAL["params.json"]
+
+
+def test_without_a_memory_of_what_was_unpacked_nothing_of_it_counts(hub: HubServer, tmp_path: Path) -> None:
+    wanted = archive(publish(hub))
+    path = pull(*wanted).path / "params.json"
+    path.write_bytes(path.read_bytes().replace(b"8", b"9"))
+    shutil.rmtree(tmp_path / "home/launch/listings")
+    assert not find(*wanted).is_known
     assert pull(*wanted).is_complete
     assert path.read_bytes() == MISTRAL["params.json"]
 
