@@ -96,6 +96,7 @@ class Transport:
         except (exceptions.ConnectTimeoutError, exceptions.ProxyError, exceptions.SSLError) as error:
             raise NotReachedError(url, str(error)) from error
         if response.status == 407:
+            response.close()
             raise NotReachedError(url, "HTTP 407 Proxy Authentication Required")
         return response
 
