@@ -144,7 +144,7 @@ def model_lines(model: Model) -> Iterator[str]:
 def _facts(model: Model) -> Iterator[tuple[str, str]]:
     yield "aliases", ", ".join(model.aliases)
     yield "family", model.family
-    yield "licence", model.license or ""
+    yield "licence", restriction(model.license) or model.license or ""
     yield "languages", ", ".join(model.languages)
     yield "abilities", ", ".join(model.abilities)
     yield "context", f"{model.context_length:,} tokens" if model.context_length else ""
@@ -188,6 +188,7 @@ def _spec_lines(model: Model, spec: Spec) -> Iterator[str]:
         pin = f"at {source.revision}" if source.is_pinned and source.revision else _revision(source).partition(":")[0]
         only = f" · only {', '.join(source.quantizations)}" if source.quantizations else ""
         yield f"    {HUB_TITLES.get(source.hub, source.hub):<14} {source.repo_id} {pin}{only}"
+        yield from (f"    {'also at':<14} {mirror}" for mirror in source.mirrors)
     if spec.resources is not None:
         stated = ", ".join(_resources(spec))
         yield f"    stated needs   {stated}"

@@ -72,7 +72,8 @@ def test_a_licence_that_is_not_open_is_named_once_before_the_download(run: Run) 
     assert first.count(RESTRICTED) == 1
     assert first.index(RESTRICTED) < first.index("download:")
     assert RESTRICTED not in second
-    assert f"licence   {RESTRICTED}" in run("small", "-f", "mistral", "-s", "0.5", "--dry-run").out
+    for words in (("small", "-f", "mistral", "-s", "0.5", "--dry-run"), ("inspect", "small")):
+        assert f"  licence   {RESTRICTED}\n" in run(*words).out
 
 
 @pytest.mark.usefixtures("archive")
@@ -130,7 +131,10 @@ def test_an_inspection_names_addresses(run: Run, archive: str) -> None:
 
 def test_the_built_in_archive_is_inspected_and_not_the_default(run: Run) -> None:
     name = "mistral-instruct-v0.2"
-    assert "models.mistralcdn.com/mistral-7b-v0-2/Mistral-7B-v0.2-Instruct.tar" in run("inspect", name).out
+    shown = run("inspect", name).out
+    assert "the web        https://models.mistralcdn.com/mistral-7b-v0-2/Mistral-7B-v0.2-Instruct.tar at md5:f" in shown
+    assert "also at        https://files.mistral-7b-v0-2.mistral.ai/Mistral-7B-v0.2-Instruct.tar\n" in shown
+    assert "  licence   Apache-2.0\n" in shown
     assert run(name, "--dry-run").out.startswith(f"{name} as gguf Q4_K_M on llama.cpp\n")
     planned = run(name, "--model-format", "mistral", "--dry-run").out
     assert planned.startswith(f"{name} as mistral none on vllm\n")
