@@ -262,7 +262,7 @@ def _entry(folder: Path, group: Group, usages: Sequence[Usage]) -> Entry:
 
 
 def _overlaps(use: Use, folder: Path, files: Sequence[str]) -> bool:
-    return use.folder == str(folder) and (not use.files or not set(use.files).isdisjoint(files))
+    return use.folder == str(folder.resolve()) and (not use.files or not set(use.files).isdisjoint(files))
 
 
 def _came_at(paths: Iterable[Path]) -> float:
@@ -301,7 +301,7 @@ def _leftover_entry(names: tuple[str, ...], paths: tuple[Path, ...], source: Sou
 def _environments(usages: Sequence[Usage]) -> Iterator[Entry]:
     for folder in _folders_in(cache_folder() / "environments"):
         marker = folder / "DONE"
-        own = [each for each in usages if each.use.folder == str(folder)]
+        own = [each for each in usages if _overlaps(each.use, folder, ())]
         is_built = is_locked(Path(f"{folder}.lock"))
         yield Entry(
             names=(folder.name.rpartition("-")[0],),

@@ -14,6 +14,7 @@ from stat import S_ISREG
 from typing import NamedTuple
 
 from engines.environment import remove_folder
+from engines.index import CAPABILITIES
 from launcher.cache import Entry, cache_folders, size_on_disk, sizes_of
 from launcher.cache_leftovers import blob_of, files_below, is_written, snapshots_folder, target_of
 from launcher.cache_use import Use, unheld
@@ -84,14 +85,15 @@ def choose_named(inventory: Sequence[Entry], name: str) -> tuple[Entry, ...]:
     Raises UnknownModelError for what neither the cache nor the catalogue knows.
     """
     bare, _, quantization = name.lower().partition(":")
+    own = {bare}
     try:
-        own = read_layers(()).find(bare).model.name.lower()
+        own.add(read_layers(()).find(bare).model.name.lower())
     except UnknownModelError as error:
-        if not any(_is_meant(entry, {bare}, "") for entry in inventory):
+        is_engine = bare in (capability.engine for capability in CAPABILITIES)
+        if not is_engine and not any(_is_meant(entry, own, "") for entry in inventory):
             error.hint = error.hint if error.suggestions else "launch cache list"
             raise
-        own = bare
-    return tuple(entry for entry in inventory if _is_meant(entry, {bare, own}, quantization))
+    return tuple(entry for entry in inventory if _is_meant(entry, own, quantization))
 
 
 def _is_meant(entry: Entry, names: set[str], quantization: str) -> bool:

@@ -13,11 +13,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from launcher.plans import Plan
 from registry.cache import cache_folder, read_json
-from registry.store import FileSet
+
+if TYPE_CHECKING:
+    from launcher.plans import Plan
+    from registry.store import FileSet
 
 # On these hubs a commit's folder has its name; elsewhere the source alone says which version it is.
 HUBS_WITH_COMMITS = ("huggingface", "modelscope")
@@ -26,7 +28,7 @@ HUBS_WITH_COMMITS = ("huggingface", "modelscope")
 class Use(NamedTuple):
     """Files of a model below a folder, all of them where `files` is empty; or an engine's environment, without a hub.
 
-    `revision` is the commit, where the hub has commits.
+    `folder` is without links, so that another way to it is the same. `revision` is the commit, where there are commits.
     """
 
     name: str
@@ -117,7 +119,7 @@ def _weights(plan: Plan, files: FileSet) -> Iterator[Use]:
     folder = first.location.parents[len(PurePosixPath(first.path).parts) - 1]
     yield Use(
         name=plan.name,
-        folder=str(folder),
+        folder=str(folder.resolve()),
         model_format=plan.model_format,
         quantization=plan.quantization,
         hub=plan.hub,
@@ -129,8 +131,8 @@ def _weights(plan: Plan, files: FileSet) -> Iterator[Use]:
 
 def _environment(plan: Plan, python: str) -> Iterator[Use]:
     """Yield the record of an environment that we made."""
-    folder = Path(python).parent.parent
-    if folder.parent == cache_folder() / "environments":
+    folder = Path(python).parent.parent.resolve()
+    if folder.parent == (cache_folder() / "environments").resolve():
         yield Use(name=plan.engine, folder=str(folder))
 
 

@@ -179,6 +179,16 @@ def test_what_an_instance_holds_stays(published: str) -> None:
     assert not paths[0].exists()
 
 
+def test_another_way_to_it_is_the_same(published: str, hf_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pull(NAME, quantization="Q4_0")
+    other = hf_cache.with_name("other")
+    other.symlink_to(hf_cache)
+    held = start_using(NAME, "Q4_0")
+    monkeypatch.setenv("HF_HUB_CACHE", str(other))
+    assert len(remove_all([only(NAME)]).kept) == 1
+    held.release()
+
+
 def test_what_was_started_after_the_plan_stays(published: str) -> None:
     path = pull(NAME, quantization="Q4_0")
     planned = plan_removal(entries(NAME))
@@ -233,6 +243,7 @@ def test_what_a_name_means(published: str) -> None:
     assert len(choose_named(inventory, REPO)) == 2
     assert len(choose_named(inventory, f"{REPO}:Q8_0")) == 1
     assert choose_named(inventory, "smollm2") == ()
+    assert choose_named(inventory, "llama.cpp") == ()
     with pytest.raises(UnknownModelError) as caught:
         choose_named(inventory, "smolm2-instruct")
     assert caught.value.suggestions == ("smollm2-instruct",)
