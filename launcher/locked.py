@@ -18,6 +18,8 @@ from registry.digest import digest_of, is_recorded
 from registry.errors import LockError, ResolutionError, UnknownModelError
 from registry.store import FileSet
 
+_UNSAID: tuple[object, ...] = (None, "", (), [], {})
+
 
 def plan_locked(model: str, request: Request) -> Plan:
     """Return the plan of a lock file's entry; raises LockError where this program, catalogue or request has another.
@@ -68,7 +70,7 @@ def _find_entry(path: Path, model: str, request: Request) -> Locked:
 
 def _wanted(entry: Locked, request: Request) -> Request:
     """Return what was asked for, with the entry's words for the rest; the revision is the entry's own affair."""
-    asked = {name: value for name, value in request.items() if name != "locked" and value not in (None, (), "")}
+    asked = {name: value for name, value in request.items() if name != "locked" and value not in _UNSAID}
     wanted = {**request_of(entry), **asked}
     wanted.pop("revision", None)
     return cast(Request, wanted)

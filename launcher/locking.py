@@ -25,6 +25,8 @@ def lock_plan(plan: Plan, request: Request, report: Report) -> Locked:
 
     Raises DownloadError, and LockError for files that nobody vouches for.
     """
+    if plan.hub == "local":
+        raise LockError(f"`{plan.repo_id}` is a path of this machine", hint="lock a model by its name")
     reference = request.get("revision")
     if not plan.needs_weights:
         return entry_of(plan, request, plan.revision, ())._replace(reference=reference)
@@ -77,8 +79,6 @@ def request_of(entry: Locked) -> Request:
 
 def _look_up(plan: Plan) -> Listing:
     """Return what the files of a plan's source are."""
-    if plan.hub == "local":
-        raise LockError(f"`{plan.repo_id}` is a path of this machine", hint="lock a model by its name")
     if (known := _known(plan)) is not None:
         return known
     if is_offline(plan):

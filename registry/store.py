@@ -204,7 +204,7 @@ def _check_pins(hub: Hub, source: Source, listing: Listing, paths: Sequence[str]
 
 def _not_pinned(hub: Hub, path: str, expected: str, actual: str) -> DigestError:
     return DigestError(
-        f"{hub.title} lists another `{path}` than the catalogue pins",
+        f"{hub.title} lists another `{path}` than the one that is pinned",
         path=path,
         expected=expected,
         actual=actual,

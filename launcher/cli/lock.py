@@ -50,7 +50,10 @@ def _requests(given: Sequence[str], held: Iterable[Locked], asked: Request) -> I
 
 
 def _lock(name: str, request: Request, output: Output) -> Locked:
-    entry = lock_plan(plan_of(name, request), request, output.progress)
+    plan = plan_of(name, request)
+    for warning in plan.warnings:
+        output.warn(warning)
+    entry = lock_plan(plan, request, output.progress)
     output.end_progress()
     output.event("locked", entry.as_dict())
     for line in _in_words(entry):

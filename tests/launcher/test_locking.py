@@ -182,7 +182,13 @@ def test_without_a_name_and_without_a_file(run: Run) -> None:
     assert run("lock").code == 2
     assert run("--locked").code == 1
     assert "There is no `launch.lock`" in run("--locked").err
-    assert run("lock", "./here.gguf").code == 1
+
+
+def test_a_path_of_this_machine_is_not_locked(run: Run, project: Path) -> None:
+    (project / "Own-7B.Q4_K_M.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(16))
+    done = run("lock", "./Own-7B.Q4_K_M.gguf", "--engine", "echo")
+    assert (done.code, (project / "launch.lock").exists()) == (1, False)
+    assert "Own-7B.Q4_K_M.gguf` is a path of this machine\n" in done.err
 
 
 def test_files_that_git_alone_vouches_for(

@@ -226,7 +226,7 @@ def test_a_flipped_byte_of_a_small_file_is_caught(hub: HubServer, folder_commit:
 def test_another_file_than_pinned_is_refused_before_a_byte_moves(
     hub: HubServer, commit: str, name: str, pinned: PinnedFile
 ) -> None:
-    with pytest.raises(DigestError, match="than the catalogue pins"):
+    with pytest.raises(DigestError, match="than the one that is pinned"):
         pull(*gguf(name, commit, pinned=pinned))
     assert paths_moved(hub) == []
 
