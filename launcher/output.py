@@ -133,7 +133,9 @@ class _Stage:
         self._printed = ""
         self._timer = threading.Timer(DISPLAY_AFTER_S, self._show)
         self._timer.daemon = True
-        if not output.quiet and not output.as_json and is_terminal(sys.stderr):
+        self._is_silent = output.quiet and not output.as_json
+        self._is_drawn = not self._is_silent and not output.as_json and _can_draw(sys.stderr)
+        if self._is_drawn:
             self._timer.start()
 
     def update(self, progress: Progress) -> None:
@@ -141,7 +143,7 @@ class _Stage:
             self._latest = progress
             if self._display is not None:
                 self._display.update(progress)
-            elif (not self._output.quiet and not is_terminal(sys.stderr)) or self._output.as_json:
+            elif not self._is_drawn and not self._is_silent:
                 self._line(progress)
 
     def _line(self, progress: Progress) -> None:
@@ -255,8 +257,13 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty()
 
 
+def _can_draw(stream: TextIO) -> bool:
+    """Return whether what stands on the screen can be changed: an editor's shell may be a terminal that cannot."""
+    return is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
 def _coloured(text: str, code: str) -> str:
-    if not is_terminal(sys.stderr) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not _can_draw(sys.stderr) or os.environ.get("NO_COLOR"):
         return text
     return f"\033[{code}m{text}\033[0m"
 

@@ -82,6 +82,15 @@ def test_a_bar_on_a_terminal_and_the_cursor_after_ctrl_c(hub: HubServer, publish
     assert seen.rindex(SHOW_CURSOR) > seen.rindex(HIDE_CURSOR)
 
 
+@pytest.mark.usefixtures("published")
+def test_a_terminal_that_cannot_be_drawn_on_gets_lines() -> None:
+    with Terminal("pull", NAME, kind="dumb") as terminal:
+        seen = terminal.read_all()
+        assert terminal.wait() == 0
+    assert f"download: 100 kB of 100 kB  {FILE}\n" in seen
+    assert "\x1b" not in seen
+
+
 def test_the_screen_is_free_before_an_error(hub: HubServer, published: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.flip_byte(FILE)
     with Terminal("pull", NAME, "--hub", "hf", kind="xterm") as terminal:
