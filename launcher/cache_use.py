@@ -75,12 +75,13 @@ def record_use(plan: Plan, files: FileSet) -> None:
 
 def read_uses() -> list[tuple[Use, float]]:
     """Return what was used, with the time of the last use in seconds since 1970."""
-    found = ((path, read_json(path)) for path in sorted(_folder().glob("*.json")))
-    return [
-        (Use(**{**facts, "files": tuple(facts["files"])}), path.stat().st_mtime)
-        for path, facts in found
-        if facts is not None
-    ]
+    found: list[tuple[Use, float]] = []
+    for path in sorted(_folder().glob("*.json")):
+        # What another version wrote may have other fields; what is being removed may just have gone.
+        with suppress(TypeError, KeyError, FileNotFoundError):
+            facts = read_json(path) or {}
+            found.append((Use(**{**facts, "files": tuple(facts["files"])}), path.stat().st_mtime))
+    return found
 
 
 def is_held(use: Use) -> bool:
@@ -98,9 +99,13 @@ def unheld(uses: Iterable[Use]) -> Iterator[None]:
     descriptors = []
     try:
         for use in uses:
-            with suppress(FileNotFoundError):
-                descriptors.append(os.open(use.path, os.O_RDWR))
+            try:
+                descriptors.append(os.open(use.path, os.O_RDONLY))
                 fcntl.flock(descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:  # there is no record any more, or there are no locks on this disk
+                continue
         yield
     finally:
         for descriptor in descriptors:

@@ -38,6 +38,7 @@ def modules_after(*arguments: str) -> set[str]:
         ("--help",),
         ("list",),
         ("list", "--json"),
+        ("cache",),
         ("smollm2-instruct", "--dry-run"),
         ("--model-name", "mistral-instruct-v0.2", "--model-format", "gguf", "--quantization", "Q4_K_M", "--dry-run"),
     ],

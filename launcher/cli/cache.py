@@ -13,9 +13,11 @@ import typer
 
 from launcher.cache import Entry, bytes_of, cache_folders, read_inventory
 from launcher.cache_removal import Removal, choose_named, choose_old, plan_removal, remove
+from launcher.cache_verify import Finding, verify
 from launcher.cli.options import Printing, UsageError, grouped, option
 from launcher.output import Output, format_bytes, is_terminal
-from registry.errors import LaunchError
+from registry.errors import DigestError, LaunchError
+from registry.progress import with_rate
 
 HEADINGS = ("NAME", "WHAT", "SIZE", "LAST USE", "HUB", "COMMIT")
 SHORT_COMMIT = 7
@@ -27,6 +29,13 @@ Removed = Annotated[list[str], typer.Argument(metavar="NAME…", help="Models, a
 Yes = Annotated[bool, option("-y --yes", None, "Remove without being asked.")]
 OlderThan = Annotated[str | None, option("--older-than", "TIME", "What was last used longer ago: 30d, 2w, 12h.")]
 Keep = Annotated[str | None, option("--keep", "SIZE", "The longest unused, until the rest takes no more: 50GB.")]
+
+
+class InUseError(LaunchError):
+    """What was to be removed is in use."""
+
+    kind = "in_use"
+    permanent = False
 
 
 def group(settings: dict[str, Any], command_class: Any) -> typer.Typer:
@@ -71,9 +80,6 @@ def _path(printing: Printing) -> None:
 
 def _verify(printing: Printing, names: Names = None) -> None:
     """Read every byte again; exit with 1 if one is wrong."""
-    from launcher.cache_verify import Finding, verify
-    from registry.progress import with_rate
-
     output = printing.output()
     findings: list[Finding] = []
     for finding in verify(_chosen(read_inventory(), names), with_rate(output.progress)):
@@ -82,7 +88,7 @@ def _verify(printing: Printing, names: Names = None) -> None:
     output.end_progress()
     bad = [each for each in findings if each.state in ("wrong", "missing")]
     if bad:
-        raise _bad([f"`{each.location}` {_fault(each)}" for each in bad], bad[0].entry)
+        raise _wrong(bad)
     unknown = [each for each in findings if each.state == "unknown"]
     for each in unknown:
         output.say(f"nobody vouches for `{each.location}`")
@@ -91,20 +97,25 @@ def _verify(printing: Printing, names: Names = None) -> None:
     output.say(f"{_count(right, 'file')} verified, {format_bytes(bytes_of(each.entry for each in findings))}")
 
 
-def _fault(finding: Any) -> str:
+def _wrong(bad: Sequence[Finding]) -> DigestError:
+    entry, count = bad[0].entry, len(bad)
+    options = {"-f": entry.model_format, "-q": entry.quantization, "--hub": entry.hub}
+    again = " ".join(("launch pull", entry.name, *(f"{option} {value}" for option, value in options.items() if value)))
+    error = DigestError(
+        f"{_count(count, 'file')} {'is' if count == 1 else 'are'} not what was vouched for",
+        path=str(bad[0].location),
+        expected=str(bad[0].expected),
+        actual=str(bad[0].actual),
+        hint=f"`{again}` fetches what is wrong anew; `launch cache rm {entry.name}` removes it",
+    )
+    error.details = tuple(f"`{each.location}` {_fault(each)}" for each in bad)
+    return error
+
+
+def _fault(finding: Finding) -> str:
     if finding.state == "missing":
         return "is a link to nothing"
     return f"is {finding.actual}, not {finding.expected}"
-
-
-def _bad(details: Sequence[str], entry: Entry) -> LaunchError:
-    options = {"-f": entry.model_format, "-q": entry.quantization, "--hub": entry.hub}
-    again = " ".join(("launch pull", entry.name, *(f"{option} {value}" for option, value in options.items() if value)))
-    return LaunchError(
-        f"{_count(len(details), 'file')} {'is' if len(details) == 1 else 'are'} not what was vouched for",
-        details=details,
-        hint=f"`{again}` fetches what is wrong anew; `launch cache rm {entry.name}` removes it",
-    )
 
 
 def _chosen(inventory: Sequence[Entry], names: Sequence[str] | None) -> list[Entry]:
@@ -121,7 +132,7 @@ def _rm(printing: Printing, names: Removed, yes: Yes = False) -> None:
     """Remove models or environments; ask first."""
     done = _carry_out(_chosen(read_inventory(), names), printing.output(), is_sure=yes)
     if done.kept:
-        raise LaunchError(
+        raise InUseError(
             f"`{done.kept[0].name}` is in use",
             details=[f"`{entry.folder}`" for entry in done.kept],
             hint="stop what runs it, or wait until its download has ended",
@@ -144,7 +155,7 @@ def _prune(printing: Printing, older_than: OlderThan = None, keep: Keep = None, 
 def _carry_out(chosen: Sequence[Entry], output: Output, *, is_sure: bool) -> Removal:
     """Show what goes, and remove it once that is agreed to; return what was done, or would be."""
     plan = plan_removal(chosen)
-    if not output.as_json:
+    if not output.as_json and not output.quiet:
         output.table(HEADINGS, [_row(entry) for entry in plan.entries], ())
     for entry in plan.kept:
         output.say(f"{entry.name} {_what(entry)} stays: it is in use")
@@ -192,7 +203,9 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _what(entry: Entry) -> str:
-    return f"{entry.model_format} {entry.quantization}".strip() if entry.kind == "model" else entry.kind
+    if entry.kind != "model":
+        return entry.kind
+    return f"{entry.model_format} {entry.quantization}".strip() or "other files"
 
 
 def _last_use(entry: Entry) -> str:

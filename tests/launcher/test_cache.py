@@ -146,6 +146,15 @@ def test_a_record_of_elsewhere_is_nothing(published: str, tmp_path: Path) -> Non
     assert {entry.folder for entry in entries()} == {Path(snapshot)}
 
 
+def test_a_record_of_another_version_is_nothing(published: str) -> None:
+    pull(NAME, quantization="Q4_0")
+    (record,) = [use.path for use in only(NAME).uses]
+    record.write_text(record.read_text().replace('"repo_id"', '"repository"'))
+    assert (only(NAME).quantization, only(NAME).last_used) == ("Q4_0", None)
+    record.write_text("{")
+    assert only(NAME).last_used is None
+
+
 # --- what was interrupted ---------------------------------------------------------------------------------------------
 
 

@@ -101,7 +101,7 @@ def test_what_is_wrong(run: Run, pulled: list[Path]) -> None:
         (str(pulled[0]), "right"),
         (str(pulled[1]), "wrong"),
     ]
-    assert events[-1]["event"] == "error"
+    assert (events[-1]["kind"], events[-1]["facts"]["path"]) == ("digest", str(pulled[1]))
     assert run(*again.split()[1:]).code == 0
     assert run("cache", "verify", "--json").events[-1] == {
         "schema": 1,
@@ -155,7 +155,7 @@ def test_what_is_in_use_stays(run: Run, pulled: list[Path]) -> None:
     assert [path.exists() for path in pulled] == [True, False]
     event, error = run("cache", "rm", NAME, "--yes", "--json").events
     assert (event["event"], event["entries"], len(event["kept"])) == ("removed", [], 1)
-    assert error["event"] == "error"
+    assert (error["event"], error["kind"]) == ("error", "in_use")
     held.release()
 
 
