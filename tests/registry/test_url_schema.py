@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from registry.cache import cache_folder
 from registry.catalogue import read_catalogue
 from registry.errors import SchemaError, UnknownModelError
+from registry.hubs import open_hub
 from registry.schema import validate_entry
+from registry.selection import MAX_NAME_BYTES
 from registry.spec import PinnedFile, Source
-from tests.registry.entries import entry, model, write_yaml
+from tests.registry.entries import PATIENT, entry, model, write_yaml
 
 ADDRESS = "https://models.example.org/small-v0.1/Small-7B.tar"
 FOLDER = "https://models.example.org/small/"
@@ -116,6 +121,31 @@ def test_repos_have_no_addresses(key: str) -> None:
     data["specs"][0]["sources"] = {"huggingface": {"repo_id": "org/small", key: value}}
     with pytest.raises(ValidationError, match="does not go with the hub `huggingface`"):
         validate_entry(data)
+
+
+_segments = st.lists(
+    st.sampled_from(["..", ".", "a", "B-1", "~", "@", "+", "é", "x" * 300, " ", "{quantization}", "%2e"])
+)
+
+
+@PATIENT
+@given(segments=_segments, ending=st.sampled_from(["/", ".tar", "/.tar"]))
+def test_whatever_the_address_its_files_go_to_one_folder_of_ours(segments: list[str], ending: str) -> None:
+    address = "/".join(["https://x.org", *segments]) + ending
+    facts: dict[str, Any] = {"files": {"x": {"md5": MD5}}} if ending == "/" else {"md5": MD5}
+    try:
+        source = _source(address=address, **facts)
+    except ValidationError:
+        return
+    folder = open_hub("url").snapshot(source, "none")
+    assert folder.parent == cache_folder() / "url"
+    assert folder.name not in ("", ".", "..")
+    assert len(folder.name.encode()) <= MAX_NAME_BYTES
+
+
+def test_other_bytes_of_an_address_go_to_another_folder() -> None:
+    sources = [_source(address=ADDRESS, md5=MD5), _source(address=ADDRESS, sha256=SHA256)]
+    assert len({open_hub("url").snapshot(source, "none") for source in sources}) == 2
 
 
 YAML = f"""\
