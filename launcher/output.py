@@ -147,14 +147,14 @@ class _Stage:
                 self._line(progress)
 
     def _line(self, progress: Progress) -> None:
-        """Tell where there is no terminal: the first time, the last time, and now and then between.
+        """Tell where there is no terminal: the first time, the last time, what is noted, and now and then between.
 
         Programs hear of the end of each file.
         """
         is_end = progress.total is not None and progress.done >= progress.total
         is_end |= self._output.as_json and progress.file_done is not None and progress.file_done == progress.file_total
         now = time.monotonic()
-        if not is_end and now < self._next_line_at:
+        if not is_end and not progress.is_note and now < self._next_line_at:
             return
         self._next_line_at = now + (1.0 if self._output.as_json else LINE_EVERY_S)
         if self._output.as_json:
@@ -199,7 +199,7 @@ def _event_of(progress: Progress) -> dict[str, object]:
 
 def describe_progress(progress: Progress) -> str:
     """Return a stage's state as text: `2.70 GB of 4.37 GB, 38 MB/s, 0:45 left  file.gguf`."""
-    if progress.stage not in ("download", "verify") or not progress.total:
+    if progress.is_note or not progress.counts_bytes or not progress.total:
         return progress.text
     parts = [f"{format_bytes(progress.done)} of {format_bytes(progress.total)}"]
     if progress.bytes_per_s is not None and progress.done < progress.total:

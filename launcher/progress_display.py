@@ -25,23 +25,37 @@ class ProgressDisplay:
         self._console = console or Console(stderr=True, highlight=False)
         self._bars: Bars | None = None
         self._tasks: dict[str, Any] = {}
+        self._noted = ""
 
     def update(self, progress: Progress) -> None:
         """Show the newest state."""
-        is_counted = progress.total is not None and progress.file_done is not None
-        if self._bars is None:
-            columns = self._columns_of_bytes() if is_counted else _columns_of_text()
-            self._bars = Bars(*columns, console=self._console, transient=True)
-            self._bars.start()
-        if is_counted:
-            self._update_file(self._bars, progress)
-        if not is_counted or progress.total != progress.file_total:
-            self._update_total(self._bars, progress, is_counted=is_counted)
+        bars = self._bars = self._bars or self._start(progress)
+        if progress.is_note:
+            self._note(progress.text)
+        elif progress.file_done is None:
+            self._set(bars, "", " ".join(progress.text.split()), progress.done, progress.total, "", "")
+        else:
+            self._update_file(bars, progress)
+            if progress.total != progress.file_total:
+                amount = _amount(progress.done, progress.total)
+                self._set(bars, "", "total", progress.done, progress.total, amount, _pace(progress))
 
     def close(self) -> None:
         """Take it off the screen."""
         if self._bars is not None:
             self._bars.stop()
+
+    def _start(self, progress: Progress) -> Bars:
+        columns = self._columns_of_bytes() if progress.counts_bytes else _columns_of_text()
+        bars = Bars(*columns, console=self._console, transient=True)
+        bars.start()
+        return bars
+
+    def _note(self, text: str) -> None:
+        """Let a line stay above, once."""
+        if text != self._noted:
+            self._console.print(f"  {text}", markup=False, soft_wrap=True)
+        self._noted = text
 
     def _update_file(self, bars: Bars, progress: Progress) -> None:
         is_only = progress.total == progress.file_total
@@ -52,11 +66,6 @@ class ProgressDisplay:
         shown = [each for each in bars.tasks if each.visible and each.id != self._tasks.get("")]
         for old in shown[:-FILES_SHOWN]:
             bars.update(old.id, visible=False)
-
-    def _update_total(self, bars: Bars, progress: Progress, *, is_counted: bool) -> None:
-        text = "total" if is_counted else " ".join(progress.text.split())
-        amount = _amount(progress.done, progress.total) if is_counted else ""
-        self._set(bars, "", text, progress.done, progress.total, amount, _pace(progress))
 
     def _set(self, bars: Bars, key: str, text: str, done: int, total: int | None, amount: str, pace: str) -> None:
         if key and key not in self._tasks and "" in self._tasks:

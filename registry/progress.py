@@ -32,6 +32,15 @@ class Progress(NamedTuple):
     bytes_per_s: float | None = None
 
     @property
+    def counts_bytes(self) -> bool:
+        return self.stage in ("download", "verify")
+
+    @property
+    def is_note(self) -> bool:
+        """True if `text` says what goes on with a download, such as that a server is silent, and is no file."""
+        return self.counts_bytes and self.file_done is None
+
+    @property
     def seconds_left(self) -> float | None:
         """How long the rest takes at this rate, in seconds."""
         if self.total is None or not self.bytes_per_s:
@@ -60,7 +69,7 @@ def with_rate(report: Report, clock: Callable[[], float] = time.monotonic) -> Re
 
     def metered(progress: Progress) -> None:
         nonlocal stage
-        if progress.stage not in ("download", "verify"):
+        if not progress.counts_bytes:
             return report(progress)
         with lock:
             if progress.stage != stage or (samples and progress.done < samples[-1][1]):

@@ -42,6 +42,14 @@ def test_a_pipe_gets_the_first_line_and_the_last(capsys: pytest.CaptureFixture[s
     )
 
 
+def test_a_pipe_gets_every_note(capsys: pytest.CaptureFixture[str]) -> None:
+    output, note = Output(), HALF._replace(text="`m.gguf`: the server is silent; trying again", file_done=None)
+    for progress in (HALF, note, note, HALF):
+        output.progress(progress)
+    output.end_progress()
+    assert capsys.readouterr().err.splitlines()[1:] == ["download: `m.gguf`: the server is silent; trying again"]
+
+
 def test_programs_hear_of_the_end_of_each_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert [event["done"] for event in _events(capsys, HALF, HALF, HALF._replace(file_done=2_368_439_584), HALF)] == [
         700_000_000,

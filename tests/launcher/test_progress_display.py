@@ -14,16 +14,20 @@ from registry.progress import Progress
 GB = 1_000_000_000
 
 
-def shown(*told: Progress, width: int = 80) -> list[str]:
-    """Return the lines of the last picture, without colours and without what wipes it off."""
+def pictures(*told: Progress, width: int = 80) -> list[str]:
+    """Return what stood on the terminal one after the other, without colours and what moves the cursor."""
     file = io.StringIO()
     display = ProgressDisplay(Console(file=file, force_terminal=True, width=width, color_system=None))
     for progress in told:
         display.update(progress)
     display.close()
-    pictures = re.split(r"\x1b\[2K", file.getvalue())
-    text = next(picture for picture in reversed(pictures) if re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\s", "", picture))
-    return [line.rstrip() for line in re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", text).split("\n") if line.strip()]
+    parts = re.split(r"\x1b\[2K", file.getvalue())
+    return [text for part in parts if (text := re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", part)).strip()]
+
+
+def shown(*told: Progress, width: int = 80) -> list[str]:
+    """Return the lines of the last picture."""
+    return [line.rstrip() for line in pictures(*told, width=width)[-1].split("\n") if line.strip()]
 
 
 def part(number: int, done: int, *, of: int = 3) -> Progress:
@@ -64,6 +68,8 @@ def test_what_is_not_counted_is_told_in_words() -> None:
     assert re.search(r"Downloading xllamacpp +0:00:00", line)
 
 
-def test_a_note_stands_beside_the_files() -> None:
-    lines = shown(part(1, 3, of=1), Progress("download", 3 * GB, 10 * GB, "`m`: the server is silent; trying again"))
-    assert "the server is silent" in lines[-1]
+def test_a_note_stays_above_the_bars_once() -> None:
+    note = Progress("download", 3 * GB, 10 * GB, "`m.gguf`: the server is silent; trying again")
+    picture = "\n".join(pictures(note, note, part(1, 3, of=1)))
+    assert picture.count("  `m.gguf`: the server is silent; trying again\n") == 1
+    assert re.search(r"1-of-00001\.safetensors ━.* 30 % +3\.0/10\.0 GB", picture)
