@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from registry.cache import cache_folder, is_true, read_json, write_json
 from registry.digest import Digest, digest_of, is_recorded, record
-from registry.errors import DiskFullError, DownloadError, UnsafeFileError
+from registry.errors import DiskFullError, DownloadError, NotOnHubError, UnsafeFileError
 from registry.exclusive import exclusive
 from registry.hubs.base import RemoteFile
 from registry.progress import Told
@@ -106,12 +106,13 @@ class Archive(NamedTuple):
     def _read_files_at(self, address: str) -> tuple[RemoteFile, ...]:
         from registry.archive import ArchiveFile, read_members
         from registry.ranges import RangeReader
+        from registry.trouble import writing
 
         with RangeReader(address) as remote:
             if remote.has_ranges:
                 members = read_members(remote, self.title)
                 return tuple(RemoteFile(member.path, member.size_bytes) for member in members)
-        with exclusive(self.path, lambda: None):
+        with writing(self.path.parent), exclusive(self.path, lambda: None):
             path = self._fetch(lambda *told: None)
         with path.open("rb") as file:
             return tuple(RemoteFile(each.path, each.size_bytes) for each in read_members(ArchiveFile(file), self.title))
@@ -133,6 +134,8 @@ class Archive(NamedTuple):
                 path = self._fetch(told)
                 report(own_bytes, f"unpacking `{self.title}`")
                 self._unpack(path)
+            if not self._has(file.path):
+                raise NotOnHubError(f"The archive `{self.title}` lacks `{file.path}`, which its server said is in it")
             report(own_bytes)
             if not is_true("LAUNCH_KEEP_ARCHIVES"):
                 self.path.unlink(missing_ok=True)
@@ -147,13 +150,8 @@ class Archive(NamedTuple):
 
     def _has(self, path: str) -> bool:
         """Return whether a file was unpacked before, and has not changed since."""
-        kept = read_record(self.key)
         target = folder_of(self.key) / path
-        return (
-            kept is not None
-            and target.exists()
-            and is_recorded(target, Digest("sha256", kept["files"][path]["sha256"]))
-        )
+        return target.exists() and is_recorded(target, digest_when_unpacked(target))
 
     def _fetch(self, report: Told) -> Path:
         """Return where the verified archive is; one that a killed process left whole is not fetched again."""

@@ -228,6 +228,17 @@ def test_a_mirror_is_asked_where_the_first_host_fails(hub: HubServer) -> None:
     assert pull(*archive(moved, ARCHIVE, address, mirror)).is_complete
 
 
+def test_a_host_with_another_archive_does_not_decide_what_is_in_it(hub: HubServer) -> None:
+    mirror = publish(hub)
+    content = pack({**MISTRAL, "tekken.json": b"words"})
+    other = f"{hub.cdn_url}/files/other/{hub.add_repo('files/other', {TAR: content})}/{TAR}"
+    wanted = archive(other, ARCHIVE, mirror)
+    with pytest.raises(NotOnHubError, match=r"lacks `tekken\.json`, which its server said is in it"):
+        pull(*wanted)
+    pulled = pull(*wanted)
+    assert {path.name: path.read_bytes() for path in pulled.path.iterdir()} == MISTRAL
+
+
 def test_where_all_hosts_fail_each_says_why(hub: HubServer) -> None:
     publish(hub)
     with HubServer() as gone:
