@@ -138,13 +138,13 @@ def sizes_of(entry: Entry) -> dict[tuple[int, int], int]:
     for path in entry.paths():
         with suppress(OSError):  # a link to nothing
             stat = path.stat()
-            sizes[stat.st_dev, stat.st_ino] = size_on_disk(stat) if entry.kind == "leftover" else stat.st_size
+            sizes[stat.st_dev, stat.st_ino] = size_on_disk(path, stat)
     return sizes
 
 
-def size_on_disk(stat: os.stat_result) -> int:
+def size_on_disk(path: Path, stat: os.stat_result) -> int:
     """Return the bytes that a file takes; one that is still arriving has holes."""
-    return min(stat.st_size, stat.st_blocks * 512)
+    return min(stat.st_size, stat.st_blocks * 512) if path.suffix == ".partial" else stat.st_size
 
 
 def cache_folders() -> dict[str, Path]:

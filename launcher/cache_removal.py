@@ -112,12 +112,11 @@ def _doomed(entries: Iterable[Entry]) -> list[Path]:
     """Return every file that removing these entries together removes, blobs behind them included."""
     paths = list(dict.fromkeys(path for entry in entries for path in entry.paths()))
     going = set(paths)
-    links: dict[Path, set[Path]] = {}
+    blobs_of: dict[Path, set[Path]] = {}
     for path in paths:
-        blob = blob_of(path)
-        if blob is not None:
-            links.setdefault(blob.parent.parent, set()).add(blob)
-    for repo, blobs in links.items():
+        if (blob := blob_of(path)) is not None:
+            blobs_of.setdefault(blob.parent.parent, set()).add(blob)
+    for repo, blobs in blobs_of.items():
         staying = {blob_of(path) for path in files_below(repo / "snapshots") if path not in going}
         paths += sorted(blobs - staying - going)
     return paths
@@ -126,15 +125,17 @@ def _doomed(entries: Iterable[Entry]) -> list[Path]:
 def _freed_bytes(paths: Sequence[Path]) -> int:
     """Return what unlinking these paths frees: nothing for a file that has other names besides."""
     names: Counter[tuple[int, int]] = Counter()
-    stats: dict[tuple[int, int], os.stat_result] = {}
+    links: dict[tuple[int, int], int] = {}
+    sizes: dict[tuple[int, int], int] = {}
     for path in paths:
         with suppress(OSError):
             stat = path.lstat()
             if not S_ISREG(stat.st_mode):
                 continue
-            names[stat.st_dev, stat.st_ino] += 1
-            stats[stat.st_dev, stat.st_ino] = stat
-    return sum(size_on_disk(stat) for key, stat in stats.items() if names[key] >= stat.st_nlink)
+            inode = stat.st_dev, stat.st_ino
+            names[inode] += 1
+            links[inode], sizes[inode] = stat.st_nlink, size_on_disk(path, stat)
+    return sum(size for inode, size in sizes.items() if names[inode] >= links[inode])
 
 
 # --- its end ----------------------------------------------------------------------------------------------------------

@@ -159,6 +159,10 @@ def _carry_out(chosen: Sequence[Entry], output: Output, *, is_sure: bool) -> Rem
         output.table(HEADINGS, [_row(entry) for entry in plan.entries], ())
     for entry in plan.kept:
         output.say(f"{entry.name} {_what(entry)} stays: it is in use")
+    if (shared_bytes := bytes_of(plan.entries) - plan.freed_bytes) > 0:
+        output.say(
+            f"{format_bytes(shared_bytes)} of it stay on disk: other files, or programs such as uv, keep them too"
+        )
     if not plan.entries:
         output.say("there is nothing to remove")
     elif not is_sure and not _agrees(plan, output):
@@ -211,7 +215,7 @@ def _what(entry: Entry) -> str:
 def _last_use(entry: Entry) -> str:
     if entry.is_running:
         return "in use"
-    return "" if entry.last_used is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+    return "" if entry.last_used is None else time.strftime("%Y-%m-%d", time.localtime(entry.last_used))
 
 
 def _short(revision: str) -> str:

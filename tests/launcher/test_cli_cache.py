@@ -28,7 +28,7 @@ def test_a_list_in_a_pipe(run: Run, published: str, words: tuple[str, ...]) -> N
     done = run(*words)
     name, what, size, used, hub, commit = done.out.splitlines()[0].split("\t")
     assert (name, what, size, hub, commit) == (NAME, "gguf Q4_0", "100 kB", "huggingface", published[:7])
-    time.strptime(used, "%Y-%m-%d %H:%M")
+    time.strptime(used, "%Y-%m-%d")
     assert done.out.splitlines()[1].startswith(f"{NAME}\tgguf Q8_0\t200 kB\t")
     assert (done.code, done.err) == (0, "300 kB in all\n")
 
@@ -133,6 +133,15 @@ def test_with_yes_it_goes(run: Run, pulled: list[Path]) -> None:
     assert event["entries"][0]["size_bytes"] == 200_004
     again = run("cache", "rm", NAME, "--yes")
     assert (again.code, again.out, again.err) == (0, "", "there is nothing to remove\n")
+
+
+def test_what_others_keep_is_not_freed(run: Run, pulled: list[Path], tmp_path: Path) -> None:
+    os.link(pulled[1], tmp_path / "kept")
+    done = run("cache", "rm", NAME)
+    assert done.err == (
+        "200 kB of it stay on disk: other files, or programs such as uv, keep them too\n"
+        "nothing was removed; --yes frees 100 kB\n"
+    )
 
 
 @pytest.mark.parametrize("answer", ["y", "n"])
