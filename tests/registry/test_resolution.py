@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from engines.index import CAPABILITIES
 from registry.catalogue import read_catalogue
 from registry.errors import ResolutionError
-from registry.resolution import LARGE_SETUP_BYTES, resolve
+from registry.judging import LARGE_SETUP_BYTES
+from registry.resolution import resolve
 from registry.spec import Capability, FormatSupport, Gpu, Machine, Model, Request, Resolution, parse_size
 from tests.registry.entries import PATIENT, model, spec
 
