@@ -7,6 +7,7 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nox
 
@@ -64,6 +65,25 @@ def startup(session: nox.Session) -> None:
     install(session, ".[test]", compiled=True)
     session.run("pytest", "tests/test_startup.py")
     session.run("python", "benchmarks/startup.py", *session.posargs)
+
+
+@nox.session
+def downloads(session: nox.Session) -> None:
+    """Record what happens to downloads when everything else misbehaves; kill 200 pulls at a random byte."""
+    install(session, "-e", ".[test]")
+    faults = [str(file) for file in sorted(Path("tests").glob("*/test_faults_*.py"))]
+    session.run("pytest", *faults, env={"FAULTS_RECORD": "1"})
+    session.run("python", "docs/generate.py")
+    session.run("git", "diff", "--exit-code", "docs/faults.json", "docs/generated/faults.md", external=True)
+    points, seed = (*session.posargs, "200", "4")[:2]
+    session.run("pytest", "-s", "tests/registry/test_cut_points.py", env={"CUT_POINTS": points, "CUT_SEED": seed})
+
+
+@nox.session(name="bench-downloads")
+def bench_downloads(session: nox.Session) -> None:
+    """Measure downloads against Hugging Face's own client, in pairs, from a server on this machine."""
+    install(session, ".", compiled=True)
+    session.run("python", "benchmarks/download.py", *session.posargs)
 
 
 @nox.session

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,22 @@ COMMANDS = (
 )
 
 
+FAULTS = {
+    1: "The server ignores ranges",
+    2: "The connection ends early",
+    3: "The partial file is not what it should be",
+    4: "The file changes between two runs",
+    5: "The right length, but wrong bytes",
+    6: "A redirect to another host",
+    7: "Hostile names, in listings and archives",
+    8: "Two processes pull the same model",
+    9: "The process is killed",
+    10: "The disk is full, or may not be written",
+    11: "The server is silent, slow or busy",
+    12: "What is asked for cannot be had",
+}
+
+
 def pages() -> dict[str, str]:
     """Return all generated pages by their path below docs/."""
     models = _built_in_models()
@@ -53,6 +70,7 @@ def pages() -> dict[str, str]:
         "generated/schema.md": NOTE + _schema_page(),
         "generated/engines.md": NOTE + _engines_table(),
         "generated/commands.md": NOTE + "\n".join(_command_help(command) for command in COMMANDS),
+        "generated/faults.md": NOTE + _faults_page(json.loads((FOLDER / "faults.json").read_text("utf-8"))),
         "models/index.md": _models_index(models),
         **{f"models/{model.name}.md": _model_page(model) for model in models},
     }
@@ -349,6 +367,27 @@ def _network(network: Architecture) -> Iterator[str]:
         "attention": network.attention,
     }
     yield from (f"**{what.capitalize()}:** {value}" for what, value in words.items() if value)
+
+
+# --- faults that downloads survive -----------------------------------------------------------------------------------
+
+
+def _faults_page(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was tried against downloads and what happened, as `nox -s downloads` recorded it."""
+    sections = [_fault(title, [each for each in trials if each["fault"] == fault]) for fault, title in FAULTS.items()]
+    corrupt = sum(trial["corrupt_files"] for trial in trials)
+    twice = sum(trial["twice_bytes"] or 0 for trial in trials)
+    total = f"In {len(trials)} trials: corrupt files accepted **{corrupt}**, bytes fetched twice **{twice}**.\n"
+    return "\n".join([*sections, total])
+
+
+def _fault(title: str, trials: Sequence[Mapping[str, Any]]) -> str:
+    through: dict[tuple[str, str], list[str]] = {}
+    for trial in trials:
+        happened = trial["happened"].replace(trial["through"], "*the hub*")
+        through.setdefault((trial["tried"], happened), []).append(trial["through"])
+    rows = [(tried, " and ".join(names), happened) for (tried, happened), names in through.items()]
+    return f"### {title}\n\n{_table(('What was done', 'Through', 'What happened'), rows)}"
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------

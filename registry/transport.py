@@ -184,4 +184,5 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 def _check_redirect(address: str, following: str) -> None:
     came, goes = urlsplit(address).scheme, urlsplit(following).scheme
     if goes != "https" and goes != came:
-        raise DownloadError(f"`{host_of(address)}` redirects to `{goes}://{host_of(following)}`, which is not allowed")
+        shown = f"{goes}://{urlsplit(following).hostname or str()}"
+        raise DownloadError(f"`{host_of(address)}` redirects to `{shown}`, which is not allowed")

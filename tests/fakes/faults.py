@@ -8,25 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 RECORD = Path(__file__).parents[2] / "docs" / "faults.json"
-TITLES = {
-    1: "The server ignores ranges",
-    2: "The connection ends early",
-    3: "The partial file is longer than the file",
-    4: "The file changes between two runs",
-    5: "The right length, but wrong bytes",
-    6: "A redirect to another host",
-    7: "Hostile names, in listings and archives",
-    8: "Two processes pull the same model",
-    9: "The process is killed",
-    10: "The disk is full, or may not be written",
-    11: "The server is silent, slow or busy",
-    12: "What is asked for cannot be had",
-}
 
 
 class Trial(NamedTuple):
-    """One thing that was tried. `corrupt_files`: how many wrong files lie under their names after it.
+    """One thing that was tried against a download; docs/generate.py names the faults.
 
+    `corrupt_files` is how many wrong files lie under their names after it.
     `twice_bytes` are right bytes that were here already and were sent again, None where the server gives no parts.
     """
 

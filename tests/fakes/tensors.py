@@ -1,0 +1,24 @@
+"""A repo of sharded safetensors: three files of weights, 64 MB together, and what engines read beside them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from registry.spec import Source, Spec
+from tests.fakes.hub import HubServer
+
+REPO = "org/tensors"
+SIZES = (32_000_000, 20_000_000, 12_000_000)
+NAMES = tuple(f"model-{number:05}-of-{len(SIZES):05}.safetensors" for number in range(1, len(SIZES) + 1))
+SPEC = Spec("pytorch", 7, ("none",), (Source("huggingface", REPO),))
+
+
+def publish(hub: HubServer, folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
+    """Write the files to `folder`, so that the server sends them from disk, publish them, and return the commit."""
+    chosen = random.Random(4)
+    files: dict[str, bytes | Path] = {"config.json": b"{}", "README.md": b"read me"}
+    for name, size in zip(NAMES, sizes, strict=True):
+        files[name] = folder / name
+        (folder / name).write_bytes(chosen.randbytes(size))
+    return hub.add_repo(REPO, files)
