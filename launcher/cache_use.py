@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry.cache import cache_folder, read_json
+from registry.errors import LaunchError
+from registry.exclusive import is_still
 
 if TYPE_CHECKING:
     from launcher.plans import Plan
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 
 # On these hubs a commit's folder has its name; elsewhere the source alone says which version it is.
 HUBS_WITH_COMMITS = ("huggingface", "modelscope")
+
+
+class InUseError(LaunchError):
+    """What was to be removed is in use."""
+
+    kind = "in_use"
+    permanent = False
 
 
 class Use(NamedTuple):
@@ -93,6 +102,12 @@ def is_held(use: Use) -> bool:
         return True
 
 
+def check_unheld(engine: str) -> None:
+    """Raise InUseError if a running instance uses an environment of this engine."""
+    if any(is_held(use) for use, _ in read_uses() if use.name == engine and not use.hub):
+        raise InUseError(f"`{engine}` is in use", hint="stop what runs on it")
+
+
 @contextmanager
 def unheld(uses: Iterable[Use]) -> Iterator[None]:
     """Keep instances from starting on what is used, as long as it lasts; raises BlockingIOError if one runs."""
@@ -149,7 +164,7 @@ def _touch(use: Use) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while what it speaks of is being removed
-            if _is_still(descriptor, path):
+            if is_still(descriptor, path):
                 os.pwrite(descriptor, data, 0)
                 os.ftruncate(descriptor, len(data))
                 os.utime(descriptor)
@@ -158,10 +173,3 @@ def _touch(use: Use) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _is_still(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

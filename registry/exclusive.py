@@ -31,7 +31,7 @@ def _acquire(path: Path, on_wait: Callable[[], None]) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(descriptor, on_wait)
-            if _is_still(descriptor, path):
+            if is_still(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -47,7 +47,8 @@ def _lock(descriptor: int, on_wait: Callable[[], None]) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def _is_still(descriptor: int, path: Path) -> bool:
+def is_still(descriptor: int, path: Path) -> bool:
+    """Return whether the file that was opened is the one at `path` now."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

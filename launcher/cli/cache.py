@@ -13,10 +13,11 @@ import typer
 
 from launcher.cache import Entry, bytes_of, cache_folders, read_inventory
 from launcher.cache_removal import Removal, choose_named, choose_old, plan_removal, remove
+from launcher.cache_use import InUseError
 from launcher.cache_verify import Finding, verify
 from launcher.cli.options import Printing, UsageError, grouped, option
 from launcher.output import Output, format_bytes, is_terminal
-from registry.errors import DigestError, LaunchError
+from registry.errors import DigestError
 from registry.progress import with_rate
 
 HEADINGS = ("NAME", "WHAT", "SIZE", "LAST USE", "HUB", "COMMIT")
@@ -29,13 +30,6 @@ Removed = Annotated[list[str], typer.Argument(metavar="NAME…", help="Models, a
 Yes = Annotated[bool, option("-y --yes", None, "Remove without being asked.")]
 OlderThan = Annotated[str | None, option("--older-than", "TIME", "What was last used longer ago: 30d, 2w, 12h.")]
 Keep = Annotated[str | None, option("--keep", "SIZE", "The longest unused, until the rest takes no more: 50GB.")]
-
-
-class InUseError(LaunchError):
-    """What was to be removed is in use."""
-
-    kind = "in_use"
-    permanent = False
 
 
 def group(settings: dict[str, Any], command_class: Any) -> typer.Typer:

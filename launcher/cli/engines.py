@@ -48,11 +48,13 @@ def _install(engine: EngineName, printing: Printing) -> None:
 def _remove(engine: EngineName, printing: Printing) -> None:
     """Remove an engine's environments."""
     from engines.environment import remove_environment
+    from launcher.cache_use import check_unheld
 
     output = printing.output()
     name = engine_named(engine)
     if engine != name and not name:
         raise UsageError(f"There is no engine `{engine}`")
+    check_unheld(name)
     removed = remove_environment(name)
     output.event("removed", {"engine": name, "environments": removed})
     output.say(f"{name}: {removed} environment{'s' if removed != 1 else ''} removed")

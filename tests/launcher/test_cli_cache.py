@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher import plan
+from launcher.cache_use import hold
 from launcher.cli.cache import read_bytes, read_time
 from launcher.cli.options import UsageError
 from tests.fakes.cached import entries, make_environment, start_using
@@ -166,6 +168,17 @@ def test_what_is_in_use_stays(run: Run, pulled: list[Path]) -> None:
     assert (event["event"], event["entries"], len(event["kept"])) == ("removed", [], 1)
     assert (error["event"], error["kind"]) == ("error", "in_use")
     held.release()
+
+
+def test_an_engine_in_use_stays(run: Run, published: str) -> None:
+    folder = make_environment()
+    run("pull", NAME, "-q", "Q4_0")
+    held = hold(plan(NAME, quantization="Q4_0"), None, str(folder / "bin" / "python"))
+    done = run("engines", "remove", "llama.cpp")
+    assert (done.code, done.err) == (1, "error: `llama.cpp` is in use\n\nhint: stop what runs on it\n")
+    held.release()
+    assert run("engines", "remove", "llama.cpp").code == 0
+    assert not folder.exists()
 
 
 def test_a_name_that_there_is_not(run: Run, pulled: list[Path]) -> None:
