@@ -149,7 +149,7 @@ def _prune(printing: Printing, older_than: OlderThan = None, keep: Keep = None, 
 def _carry_out(chosen: Sequence[Entry], output: Output, *, is_sure: bool) -> Removal:
     """Show what goes, and remove it once that is agreed to; return what was done, or would be."""
     plan = plan_removal(chosen)
-    if not output.as_json and not output.quiet:
+    if plan.entries and not output.as_json and not output.quiet:
         output.table(HEADINGS, [_row(entry) for entry in plan.entries], ())
     for entry in plan.kept:
         output.say(f"{entry.name} {_what(entry)} stays: it is in use")
