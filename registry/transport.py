@@ -184,5 +184,5 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 def _check_redirect(address: str, following: str) -> None:
     came, goes = urlsplit(address).scheme, urlsplit(following).scheme
     if goes != "https" and goes != came:
-        shown = f"{goes}://{urlsplit(following).hostname or str()}"
+        shown = f"{goes}://{urlsplit(following).hostname or ''}"
         raise DownloadError(f"`{host_of(address)}` redirects to `{shown}`, which is not allowed")

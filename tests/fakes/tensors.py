@@ -10,15 +10,15 @@ from tests.fakes.hub import HubServer
 
 REPO = "org/tensors"
 SIZES = (32_000_000, 20_000_000, 12_000_000)
-NAMES = tuple(f"model-{number:05}-of-{len(SIZES):05}.safetensors" for number in range(1, len(SIZES) + 1))
 SPEC = Spec("pytorch", 7, ("none",), (Source("huggingface", REPO),))
 
 
 def publish(hub: HubServer, folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
-    """Write the files to `folder`, so that the server sends them from disk, publish them, and return the commit."""
+    """Write one file or shards to `folder`, from where the server sends them, publish them, and return the commit."""
     chosen = random.Random(4)
     files: dict[str, bytes | Path] = {"config.json": b"{}", "README.md": b"read me"}
-    for name, size in zip(NAMES, sizes, strict=True):
+    for number, size in enumerate(sizes, 1):
+        name = "model.safetensors" if len(sizes) == 1 else f"model-{number:05}-of-{len(sizes):05}.safetensors"
         files[name] = folder / name
         (folder / name).write_bytes(chosen.randbytes(size))
     return hub.add_repo(REPO, files)
