@@ -5,6 +5,7 @@ urllib3 and not httpx2, whose reading of a body costs five times the processor t
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -59,7 +60,7 @@ class Transport:
     def __init__(self, timeout_s: float, connections: int) -> None:
         self._timeout_s = timeout_s
         self._connections = connections
-        self._pools: dict[str | None, PoolManager] = {}
+        self._pools: dict[tuple[str | None, bool], PoolManager] = {}
 
     def get(self, url: str, headers: Mapping[str, str]) -> Answer:
         """Return what a URL's redirects end at; what is secret in `headers` stays at the origin of `url`.
@@ -89,7 +90,7 @@ class Transport:
     def _ask(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
         from urllib3 import exceptions
 
-        pool = self._pool(proxy_of(url))
+        pool = self._pool(proxy_of(url), is_secure=urlsplit(url).scheme == "https")
         sent = {"Accept-Encoding": "identity", "User-Agent": "model-launcher", **headers}
         try:
             response = pool.request("GET", url, headers=sent, redirect=False, retries=False, preload_content=False)
@@ -100,19 +101,19 @@ class Transport:
             raise NotReachedError(url, "HTTP 407 Proxy Authentication Required")
         return response
 
-    def _pool(self, proxy: Proxy | None) -> PoolManager:
-        key = None if proxy is None else proxy.url
+    def _pool(self, proxy: Proxy | None, *, is_secure: bool) -> PoolManager:
+        key = None if proxy is None else proxy.url, is_secure
         if proxy is not None and urlsplit(proxy.url).scheme not in ("http", "https"):
             hint = f"set {proxy.variable} to an http:// or https:// address"
             raise DownloadError(f"The proxy `{proxy.shown}` is none of HTTP", hint=hint)
         if key not in self._pools:
-            self._pools[key] = self._open_pool(key)
+            self._pools[key] = self._open_pool(*key)
         return self._pools[key]
 
-    def _open_pool(self, proxy_url: str | None) -> PoolManager:
+    def _open_pool(self, proxy_url: str | None, is_secure: bool) -> PoolManager:
         import urllib3
 
-        timeout, context = urllib3.Timeout(self._timeout_s), _context()
+        timeout, context = urllib3.Timeout(self._timeout_s), _context(_named_certificates()) if is_secure else None
         if proxy_url is None:
             return urllib3.PoolManager(timeout=timeout, maxsize=self._connections, ssl_context=context)
         return urllib3.ProxyManager(
@@ -129,14 +130,18 @@ def _login(proxy_url: str) -> str | None:
     return None if user is None else f"{unquote(user)}:{unquote(password or '')}"
 
 
-def _context() -> ssl.SSLContext:
+def _named_certificates() -> tuple[str, str] | None:
+    return next(((name, os.environ[name]) for name in CERTIFICATE_VARIABLES if os.environ.get(name)), None)
+
+
+@functools.cache  # reading them takes as long as a small file
+def _context(named: tuple[str, str] | None) -> ssl.SSLContext:
     """Return what certificates are checked against: what the user's variable names, else the system's and Mozilla's."""
     import ssl
 
-    import certifi
-
-    named = next(((name, os.environ[name]) for name in CERTIFICATE_VARIABLES if os.environ.get(name)), None)
     if named is None:
+        import certifi
+
         context = ssl.create_default_context()
         context.load_verify_locations(certifi.where())  # slim containers have none of their own
         return context
