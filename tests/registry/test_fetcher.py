@@ -127,6 +127,13 @@ def test_a_busy_server_is_asked_again(served: Served) -> None:
     assert served.is_right()
 
 
+def test_a_date_after_which_to_try_again_may_have_passed(served: Served) -> None:
+    date = "Wed, 21 Oct 2015 07:28:00 GMT"
+    served.hub.breaks(NAME, Fault("status", status=503, times=2, retry_after=date))
+    served.fetch(ONE_BY_ONE)
+    assert served.is_right()
+
+
 def test_a_server_without_ranges_starts_over(served: Served) -> None:
     served.hub.breaks(NAME, Fault("norange", times=None))
     served.fetch()
