@@ -170,11 +170,15 @@ class RemoteBytes:
             raise StartOverError(f"`{answer.host}` sends files from their beginning only")
         if told not in ("*", None, str(self._download.size_bytes)):
             raise _wrong_size(self._download, told)
-        self._check_version(_version(headers))
+        self._check_version(_version(headers), is_rest=bool(start) or not is_whole)
 
-    def _check_version(self, version: str | None) -> None:
+    def _check_version(self, version: str | None, *, is_rest: bool) -> None:
+        """Where no digest will tell, let nothing be put together from what may be two versions of the file."""
         if self._download.digest is not None:
             return
+        if version is None and is_rest:
+            reason = "the server does not say which version of the file it sends"
+            raise StartOverError(reason) if self.is_ranged else TransientError(reason)
         if None not in (version, self._partial.version) and version != self._partial.version:
             if self._partial.done_bytes and self.is_ranged:
                 raise StartOverError("the file has changed on the server")

@@ -114,6 +114,7 @@ class HubServer:
     knows_commits: bool = True
     bytes_per_s: int | None = None  # of each connection to the CDN
     cuts_listings: bool = False  # in the middle of their JSON
+    has_etags: bool = True  # on the CDN
     on_sent: Callable[[int], None] | None = None  # told of each piece of a file that was sent
     _older: dict[tuple[str, str], Repo] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -322,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
     def cdn_file(self, repo_id: str, revision: str, path: str) -> None:
         hub = self.server.hub
         file = (hub.repo_at(repo_id, revision) or hub.repos[repo_id]).files[path]
-        self._send_file(path, file, {"ETag": f'"{file.sha256}"'})
+        self._send_file(path, file, {"ETag": f'"{file.sha256}"'} if hub.has_etags else {})
 
     # --- parts
 

@@ -127,6 +127,21 @@ def test_a_busy_server_is_asked_again(served: Served) -> None:
     assert served.is_right()
 
 
+def test_a_file_that_nothing_identifies_is_not_put_together(served: Served) -> None:
+    served.hub.has_etags = False
+    download = served.download._replace(digest=None)
+    fetch(download, ignore, LIMITS)
+    assert served.is_right()
+    assert served.cdn[-1].status == 200
+    download.target.unlink()
+    served.hub.breaks(NAME, Fault("cut", times=3, after_bytes=1000))  # the rest is asked for with the second
+    with pytest.raises(DownloadError, match="kept breaking off") as caught:
+        fetch(download, ignore, ONE_BY_ONE)
+    assert "does not say which version" in caught.value.details[0]
+    fetch(download, ignore, ONE_BY_ONE)
+    assert served.is_right()
+
+
 def test_a_date_after_which_to_try_again_may_have_passed(served: Served) -> None:
     date = "Wed, 21 Oct 2015 07:28:00 GMT"
     served.hub.breaks(NAME, Fault("status", status=503, times=2, retry_after=date))
