@@ -118,6 +118,16 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         self.type("\x03")
 
+    def press_ctrl_c_until(self, text: str) -> None:
+        """Press it again where nothing comes: CPython's `input` misses one between its prompt and its wait for keys."""
+        deadline = time.monotonic() + LIMIT_S
+        while text not in self._seen and time.monotonic() < deadline:
+            self.press_ctrl_c()
+            again_at = time.monotonic() + 2
+            while text not in self._seen and self._read_more(again_at - time.monotonic()):
+                pass
+        self.read_until(text)
+
     def press_ctrl_d(self) -> None:
         self.type("\x04")
 

@@ -62,8 +62,7 @@ def test_ctrl_c_stops_the_answer_only() -> None:
         terminal.type("still there\n")
         terminal.read_until("\nstill there\n")
         terminal.read_until("> ")
-        terminal.press_ctrl_c()
-        terminal.read_until("/exit leaves\n")
+        terminal.press_ctrl_c_until("/exit leaves\n")
         terminal.type("/exit\n")
         assert "Traceback" not in terminal.read_all()
         assert terminal.wait() == 0
