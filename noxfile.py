@@ -72,11 +72,18 @@ def downloads(session: nox.Session) -> None:
     """Record what happens to downloads when everything else misbehaves; kill 200 pulls at a random byte."""
     install(session, "-e", ".[test]")
     faults = [str(file) for file in sorted(Path("tests").glob("*/test_faults_*.py"))]
-    session.run("pytest", *faults, env={"FAULTS_RECORD": "1"})
+    session.run("pytest", "-m", "downloads", *faults, env={"FAULTS_RECORD": "1"})
     session.run("python", "docs/generate.py")
     session.run("git", "diff", "--exit-code", "docs/faults.json", "docs/generated/faults.md", external=True)
     points, seed = (*session.posargs, "200", "4")[:2]
-    session.run("pytest", "-s", "tests/registry/test_cut_points.py", env={"CUT_POINTS": points, "CUT_SEED": seed})
+    session.run(
+        "pytest",
+        "-s",
+        "-m",
+        "downloads",
+        "tests/registry/test_cut_points.py",
+        env={"CUT_POINTS": points, "CUT_SEED": seed},
+    )
 
 
 @nox.session(name="bench-downloads")

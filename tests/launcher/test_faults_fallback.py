@@ -13,6 +13,8 @@ from tests.fakes.faults import Trial, Trials
 from tests.fakes.hub import Fault, HubServer
 from tests.fakes.published import FILE, NAME, WEIGHTS, publish, write_entry
 
+pytestmark = pytest.mark.downloads
+
 
 @pytest.fixture
 def modelscope(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:

@@ -6,9 +6,13 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.fakes.hub import HubServer
 from tests.fakes.tensors import SIZES, publish
 from tests.registry.cut_points import cut_at, cut_points
+
+pytestmark = pytest.mark.downloads
 
 LIMIT = 1.05  # of the size may be sent; the rest is what was on its way when the process was killed
 CONNECTION_BYTES_PER_S = 20_000_000  # or more would be on its way than a network holds

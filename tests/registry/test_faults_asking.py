@@ -17,6 +17,8 @@ from tests.fakes.weights import COMMIT_FILES, REPO
 from tests.registry.archives import entry, pack_entries
 from tests.registry.pulls import CONTENT, Pulls, said, whole
 
+pytestmark = pytest.mark.downloads
+
 HOSTILE = {
     "`../`": "../../../../evil.gguf",
     "an absolute path": "/tmp/evil.gguf",

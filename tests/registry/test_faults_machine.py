@@ -35,6 +35,8 @@ CHILD = """
 import sys
 from registry.store import pull
 from tests.fakes.weights import gguf_source
+
+pytestmark = pytest.mark.downloads
 told = lambda progress: print(progress.text, flush=True)
 print(pull(*gguf_source(*sys.argv[1:]), progress=told).path)
 """

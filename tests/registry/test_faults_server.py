@@ -17,6 +17,8 @@ from tests.fakes.hub import Fault, HubServer
 from tests.fakes.weights import NAME, REPO
 from tests.registry.pulls import CONTENT, GONE, LARGE, OTHER_CONTENT, Pulls, said, whole
 
+pytestmark = pytest.mark.downloads
+
 SOME = 700_000
 
 
