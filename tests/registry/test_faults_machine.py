@@ -23,6 +23,8 @@ from tests.fakes.hub import Fault, HubServer
 from tests.fakes.weights import NAME, gguf_source
 from tests.registry.pulls import CONTENT, LARGE, Pulls, whole
 
+pytestmark = pytest.mark.downloads
+
 SOME = 700_000
 
 
@@ -36,7 +38,6 @@ import sys
 from registry.store import pull
 from tests.fakes.weights import gguf_source
 
-pytestmark = pytest.mark.downloads
 told = lambda progress: print(progress.text, flush=True)
 print(pull(*gguf_source(*sys.argv[1:]), progress=told).path)
 """
