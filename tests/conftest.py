@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.faults import Trials
+from tests.fakes.hub import HubServer
 
 _SETTINGS = ("LAUNCH_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "MODELSCOPE_", "XINFERENCE_", "OPENAI_")
 _DISPLAY = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
@@ -101,6 +102,15 @@ def _own_home(
     home.mkdir()
     for name, folder in folders.items():
         monkeypatch.setenv(name, str(folder))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """Return both hubs on this machine, with the clients' variables pointing at them."""
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.huggingface_url)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.modelscope_url)
+        yield server
 
 
 @pytest.fixture(scope="session")

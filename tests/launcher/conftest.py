@@ -37,15 +37,6 @@ def _no_orphans(_own_home: None, runtime_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """Return both hubs on this machine, with the clients' variables pointing at them."""
-    with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.huggingface_url)
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.modelscope_url)
-        yield server
-
-
-@pytest.fixture
 def published(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Publish the model `own` on both hubs, name it in the catalogue, and return its commit."""
     monkeypatch.setenv("LAUNCH_REGISTRY", str(write_entry(tmp_path)))

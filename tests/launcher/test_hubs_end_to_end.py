@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,24 +39,16 @@ HUBS = (
 on_both_hubs = pytest.mark.parametrize("of", HUBS, ids=lambda hub: hub.name)
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.huggingface_url)
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.modelscope_url)
-        yield server
-
-
-def publish(server: HubServer, of: Hub, weights: bytes | Path = STAND_IN, commit: str | None = None) -> str:
+def publish(hub: HubServer, of: Hub, weights: bytes | Path = STAND_IN, commit: str | None = None) -> str:
     """Put twelve quantizations into the hub's repo, one of them `weights`; return the commit."""
     files: dict[str, bytes | Path] = {FILE.replace("Q4_K_M", q): b"GGUF" + bytes(5000) for q in QUANTIZATIONS}
     others: dict[str, bytes | Path] = {"README.md": b"read me", "config.json": b"{}"}
-    return server.add_repo(of.repo_id, {**files, FILE: weights, **others}, commit=commit)
+    return hub.add_repo(of.repo_id, {**files, FILE: weights, **others}, commit=commit)
 
 
-def pin(server: HubServer, of: Hub, layer: Path, *, sha256: str | None = None) -> None:
-    """Write a registry layer in which the user's model is what the server holds."""
-    repo = server.repos[of.repo_id]
+def pin(hub: HubServer, of: Hub, layer: Path, *, sha256: str | None = None) -> None:
+    """Write a registry layer in which the user's model is what the hub holds."""
+    repo = hub.repos[of.repo_id]
     layer.write_text(f"""\
 name: mistral-instruct-v0.2
 abilities: [chat]
@@ -85,10 +76,10 @@ def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def weights_sent(server: HubServer) -> dict[str, int]:
+def weights_sent(hub: HubServer) -> dict[str, int]:
     """Return the bytes of each model file that were sent."""
     sent: dict[str, int] = {}
-    for request in server.requests:
+    for request in hub.requests:
         name = request.path.partition("?")[0].rpartition("/")[2]
         if request.sent_bytes and name.endswith(".gguf"):
             sent[name] = sent.get(name, 0) + request.sent_bytes
@@ -96,23 +87,23 @@ def weights_sent(server: HubServer) -> dict[str, int]:
 
 
 @on_both_hubs
-def test_of_twelve_files_one_moves_and_only_once(run: Run, server: HubServer, layer: Path, of: Hub) -> None:
-    publish(server, of)
-    pin(server, of, layer)
+def test_of_twelve_files_one_moves_and_only_once(run: Run, hub: HubServer, layer: Path, of: Hub) -> None:
+    publish(hub, of)
+    pin(hub, of, layer)
     first = run("pull", *USERS_OWN)
     assert first.code == 0, first.err
     assert Path(first.out.strip()).read_bytes() == STAND_IN
-    assert weights_sent(server) == {FILE: len(STAND_IN)}
-    server.requests.clear()
+    assert weights_sent(hub) == {FILE: len(STAND_IN)}
+    hub.requests.clear()
     again = run("pull", *USERS_OWN, *of.options)
-    assert (again.code, again.out, server.requests) == (0, first.out, [])
+    assert (again.code, again.out, hub.requests) == (0, first.out, [])
 
 
 @on_both_hubs
-def test_a_flipped_byte_is_caught(run: Run, server: HubServer, layer: Path, of: Hub) -> None:
-    publish(server, of)
-    pin(server, of, layer)
-    server.flip_byte(FILE)
+def test_a_flipped_byte_is_caught(run: Run, hub: HubServer, layer: Path, of: Hub) -> None:
+    publish(hub, of)
+    pin(hub, of, layer)
+    hub.flip_byte(FILE)
     for line in (USERS_OWN, (*USERS_OWN, "--revision", of.branch, *of.options)):
         done = run("pull", *line, "--json")
         assert done.code == 1
@@ -121,31 +112,31 @@ def test_a_flipped_byte_is_caught(run: Run, server: HubServer, layer: Path, of: 
 
 
 @on_both_hubs
-def test_the_built_in_entry_takes_another_revision(run: Run, server: HubServer, of: Hub) -> None:
-    publish(server, of)
+def test_the_built_in_entry_takes_another_revision(run: Run, hub: HubServer, of: Hub) -> None:
+    publish(hub, of)
     done = run("pull", *USERS_OWN, *of.options, "--revision", of.branch)
     assert done.code == 0, done.err
     assert Path(done.out.strip()).read_bytes() == STAND_IN
-    assert weights_sent(server) == {FILE: len(STAND_IN)}
+    assert weights_sent(hub) == {FILE: len(STAND_IN)}
 
 
-def test_the_built_in_entry_refuses_what_is_not_its_own(run: Run, server: HubServer) -> None:
+def test_the_built_in_entry_refuses_what_is_not_its_own(run: Run, hub: HubServer) -> None:
     """Where the hub has not even the commit; and by the size, which the hub lists, before any of its bytes."""
     of = HUBS[0]
-    publish(server, of, commit="0" * 40)
+    publish(hub, of, commit="0" * 40)
     done = run("pull", *USERS_OWN, "--json")
     assert (done.code, done.events[-1]["kind"]) == (1, "not_on_hub")
-    publish(server, of, commit=PINNED_COMMIT)
+    publish(hub, of, commit=PINNED_COMMIT)
     done = run("pull", *USERS_OWN, "--json")
     assert (done.code, done.events[-1]["kind"]) == (1, "digest")
     assert "4368439584" in done.events[-1]["facts"]["expected"]
-    assert weights_sent(server) == {}
+    assert weights_sent(hub) == {}
 
 
 @on_both_hubs
-def test_a_wrong_hash_in_the_registry_is_refused(run: Run, server: HubServer, layer: Path, of: Hub) -> None:
-    publish(server, of)
-    pin(server, of, layer, sha256="ab" * 32)
+def test_a_wrong_hash_in_the_registry_is_refused(run: Run, hub: HubServer, layer: Path, of: Hub) -> None:
+    publish(hub, of)
+    pin(hub, of, layer, sha256="ab" * 32)
     done = run("pull", *USERS_OWN, "--json")
     assert (done.code, done.events[-1]["kind"]) == (1, "digest")
     assert "ab" * 32 in done.events[-1]["facts"]["expected"]
@@ -155,26 +146,26 @@ def test_a_wrong_hash_in_the_registry_is_refused(run: Run, server: HubServer, la
 @pytest.mark.engine
 @pytest.mark.index
 @on_both_hubs
-def test_the_users_own_command_answers(server: HubServer, layer: Path, of: Hub, engine_cache: Path) -> None:
+def test_the_users_own_command_answers(hub: HubServer, layer: Path, of: Hub, engine_cache: Path) -> None:
     weights = install_smollm2(engine_cache / "smollm2")
-    publish(server, of, weights)
-    pin(server, of, layer)
+    publish(hub, of, weights)
+    pin(hub, of, layer)
     line = (*USERS_OWN, "--prompt", QUESTION, "--temperature", "0")
     first = launch(*line)
     assert first.code == 0, first.err
     assert "Paris" in first.out
     assert f"from {'Hugging Face' if of.name == 'huggingface' else 'ModelScope'} at " in first.err
-    assert weights_sent(server) == {FILE: weights.stat().st_size}
-    server.requests.clear()
+    assert weights_sent(hub) == {FILE: weights.stat().st_size}
+    hub.requests.clear()
     again = launch(*line, "--offline", *of.options)
-    assert (again.code, again.out, server.requests) == (0, first.out, [])
+    assert (again.code, again.out, hub.requests) == (0, first.out, [])
 
 
 @pytest.mark.engine
 @pytest.mark.index
 @on_both_hubs
-def test_the_built_in_entry_answers_from_a_branch(server: HubServer, of: Hub, engine_cache: Path) -> None:
-    publish(server, of, install_smollm2(engine_cache / "smollm2"))
+def test_the_built_in_entry_answers_from_a_branch(hub: HubServer, of: Hub, engine_cache: Path) -> None:
+    publish(hub, of, install_smollm2(engine_cache / "smollm2"))
     line = (*USERS_OWN, *of.options, "--prompt", QUESTION, "--temperature", "0")
     done = launch(*line, "--revision", of.branch)
     assert done.code == 0, done.err

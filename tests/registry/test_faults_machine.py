@@ -57,13 +57,19 @@ def wait_for_bytes(pulls: Pulls, count: int) -> None:
         time.sleep(0.02)
 
 
+def start_and_stall(pulls: Pulls) -> subprocess.Popen[str]:
+    """Return a pull of its own process, whose server has fallen silent in the middle."""
+    pulls.hub.breaks(NAME, Fault("stall", after_bytes=SOME))
+    child = start(pulls)
+    wait_for_bytes(pulls, SOME)
+    return child
+
+
 # --- 8 and 9: processes ----------------------------------------------------------------------------------------------
 
 
 def test_two_processes_share_one_download(pulls: Pulls) -> None:
-    pulls.hub.breaks(NAME, Fault("stall", after_bytes=SOME))
-    first = start(pulls)
-    wait_for_bytes(pulls, SOME)
+    first = start_and_stall(pulls)
     second = start(pulls)
     assert second.stdout is not None
     waiting = next(line for line in second.stdout if "waiting" in line)
@@ -85,9 +91,7 @@ def test_two_processes_at_once(pulls: Pulls) -> None:
 
 
 def test_a_killed_process(pulls: Pulls) -> None:
-    pulls.hub.breaks(NAME, Fault("stall", after_bytes=SOME))
-    child = start(pulls)
-    wait_for_bytes(pulls, SOME)
+    child = start_and_stall(pulls)
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert not pulls.is_whole()
@@ -96,9 +100,7 @@ def test_a_killed_process(pulls: Pulls) -> None:
 
 
 def test_an_interrupted_process_ends_at_once(pulls: Pulls) -> None:
-    pulls.hub.breaks(NAME, Fault("stall", after_bytes=SOME))
-    child = start(pulls)
-    wait_for_bytes(pulls, SOME)
+    child = start_and_stall(pulls)
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=10)
     assert child.returncode == -signal.SIGINT
