@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from registry.cache import cache_folder, read_json
 from registry.errors import LaunchError
-from registry.exclusive import is_still
+from registry.exclusive import open_locked
 
 if TYPE_CHECKING:
     from launcher.plans import Plan
@@ -160,16 +160,13 @@ def _touch(use: Use) -> int:
     """Write the record, and return the descriptor that holds a shared lock on it."""
     path, data = use.path, json.dumps(use._asdict(), indent=1).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while what it speaks of is being removed
-            if is_still(descriptor, path):
-                os.pwrite(descriptor, data, 0)
-                os.ftruncate(descriptor, len(data))
-                os.utime(descriptor)
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
+    # It waits while what the record speaks of is being removed.
+    descriptor = open_locked(path, lambda opened: fcntl.flock(opened, fcntl.LOCK_SH))
+    try:
+        os.pwrite(descriptor, data, 0)
+        os.ftruncate(descriptor, len(data))
+        os.utime(descriptor)
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor

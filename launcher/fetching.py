@@ -9,14 +9,7 @@ from launcher.describe import HUB_TITLES
 from launcher.planning import at_sources
 from launcher.plans import Plan
 from registry import store
-from registry.errors import (
-    CacheNotWritableError,
-    DigestError,
-    DiskFullError,
-    DownloadError,
-    OfflineError,
-    UnsafeFileError,
-)
+from registry.errors import DigestError, DownloadError, OfflineError, UnsafeFileError
 from registry.hubs import open_hub
 from registry.licences import restriction
 from registry.progress import Progress, Report, with_rate
@@ -83,7 +76,7 @@ def try_sources(plan: Plan, report: Report, act: Callable[[Plan], T]) -> tuple[P
         try:
             return tried, act(tried)
         except DownloadError as error:
-            if isinstance(error, DiskFullError | CacheNotWritableError | UnsafeFileError):
+            if not error.elsewhere_helps:
                 raise
             failures.append((source, error))
     raise _failed_everywhere(failures)

@@ -103,8 +103,7 @@ def _pinned_listing(plan: Plan) -> Listing | None:
     source, paths = plan.source, plan.source.file_names(plan.quantization)
     if source.revision is None or not source.is_pinned or not paths:
         return None
-    pins = {path: source.files.get(path, PinnedFile()) for path in paths}
-    files = tuple(RemoteFile(path, None if pin.estimated else pin.size_bytes, pin.sha256) for path, pin in pins.items())
+    files = tuple(RemoteFile.pinned(path, source.files.get(path, PinnedFile())) for path in paths)
     return Listing(source.hub, plan.repo_id, source.revision, source.revision, files)
 
 

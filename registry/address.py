@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from registry.cache import cache_folder, is_true, read_json, write_json
 from registry.digest import Digest, digest_of, is_recorded, record
-from registry.errors import DiskFullError, DownloadError, NotOnHubError, UnsafeFileError
+from registry.errors import DownloadError, NotOnHubError
 from registry.exclusive import exclusive
 from registry.hubs.base import RemoteFile
 from registry.progress import Told
@@ -50,9 +50,9 @@ def first_that_answers(addresses: Sequence[str], ask: Callable[[str], _T]) -> _T
     for address in addresses:
         try:
             return ask(address)
-        except (DiskFullError, UnsafeFileError):
-            raise
         except DownloadError as error:
+            if not error.elsewhere_helps:
+                raise
             failures.append(error)
     failures[0].details += tuple(error.message for error in failures[1:])
     raise failures[0]
@@ -142,11 +142,11 @@ class Archive(NamedTuple):
 
     def _check_room(self, size_bytes: int) -> None:
         """Raise DiskFullError unless the archive and what is in it fit beside each other."""
+        from registry.partial import arrived_bytes
         from registry.trouble import check_room
 
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        arrived = sum(path.stat().st_blocks * 512 for path in (self.path, partial) if path.exists())
-        check_room(self.path, 2 * size_bytes - arrived)
+        whole = self.path.stat().st_size if self.path.exists() else 0
+        check_room(self.path, 2 * size_bytes - whole - arrived_bytes(self.path))
 
     def _has(self, path: str) -> bool:
         """Return whether a file was unpacked before, and has not changed since."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from registry.digest import digest_of, record, wrong_digest
 from registry.exclusive import exclusive
 from registry.hubs import Hub, Listing
+from registry.partial import arrived_bytes
 from registry.progress import Progress, Report
 from registry.trouble import prepare, writing
 from registry.wanted import Wanted, adopt
@@ -25,7 +26,7 @@ def bring(hub: Hub, listing: Listing, missing: Sequence[Wanted], tell: Report) -
     Raises DiskFullError or CacheNotWritableError before anything moves, and whatever the hub raises.
     """
     tally = _Tally(missing, tell)
-    prepare(missing[0].target.parent, (tally.total or 0) - _arrived_bytes(missing))
+    prepare(missing[0].target.parent, (tally.total or 0) - sum(arrived_bytes(want.target) for want in missing))
     brought: dict[Wanted, Path] = {}
 
     def bring_one(want: Wanted) -> None:
@@ -103,11 +104,6 @@ def _at_once(act: Callable[[Wanted], None], wanted: Sequence[Wanted], tally: _Ta
         for worker in workers if isinstance(error, Exception) else ():
             worker.join(LONGEST_END_S)
         raise
-
-
-def _arrived_bytes(missing: Sequence[Wanted]) -> int:
-    partials = (want.target.with_name(f"{want.target.name}.partial") for want in missing)
-    return sum(path.stat().st_blocks * 512 for path in partials if path.exists())
 
 
 def _bring_one(hub: Hub, listing: Listing, want: Wanted, tally: _Tally) -> Path:

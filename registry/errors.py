@@ -110,10 +110,11 @@ class ResolutionError(LaunchError):
 
 
 class DownloadError(LaunchError):
-    """The files could not be brought here."""
+    """The files could not be brought here; `elsewhere_helps` where another hub or address may still have them."""
 
     kind = "download"
     permanent = False
+    elsewhere_helps = True
 
 
 class NotOnHubError(DownloadError):
@@ -153,12 +154,14 @@ class UnsafeFileError(DownloadError):
 
     kind = "unsafe_file"
     permanent = True
+    elsewhere_helps = False
 
 
 class DiskFullError(DownloadError):
     """There is no room for the files."""
 
     kind = "disk_full"
+    elsewhere_helps = False
 
     def __init__(self, message: str, *, needed_bytes: int, free_bytes: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -171,6 +174,7 @@ class CacheNotWritableError(DownloadError):
 
     kind = "cache_not_writable"
     permanent = True
+    elsewhere_helps = False
 
     def __init__(self, message: str, *, path: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -17,7 +17,7 @@ def exclusive(target: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f"{target.name}.lock")
-    descriptor = _acquire(path, on_wait)
+    descriptor = open_locked(path, lambda opened: _lock(opened, on_wait))
     try:
         yield
     finally:
@@ -26,12 +26,13 @@ def exclusive(target: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path, on_wait: Callable[[], None]) -> int:
+def open_locked(path: Path, lock: Callable[[int], None]) -> int:
+    """Return the descriptor of the file at `path`, made if need be, that `lock` locked while it was still there."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(descriptor, on_wait)
-            if is_still(descriptor, path):
+            lock(descriptor)
+            if _is_still(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -47,8 +48,7 @@ def _lock(descriptor: int, on_wait: Callable[[], None]) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def is_still(descriptor: int, path: Path) -> bool:
-    """Return whether the file that was opened is the one at `path` now."""
+def _is_still(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

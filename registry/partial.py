@@ -14,6 +14,16 @@ from registry.digest import Digest
 Range = tuple[int, int]  # first byte, byte after the last
 
 
+def arrived_bytes(target: Path) -> int:
+    """Return what has come of a file that is still arriving, as it takes room on the disk: it may have holes."""
+    path = _path_of(target)
+    return path.stat().st_blocks * 512 if path.exists() else 0
+
+
+def _path_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial")
+
+
 class ClosedError(Exception):
     """The download was ended while a thread still had bytes for it."""
 
@@ -29,7 +39,7 @@ class Partial:
     def __init__(self, target: Path, size_bytes: int, digest: Digest | None) -> None:
         self.target = target
         self.size_bytes = size_bytes
-        self.path = target.with_name(f"{target.name}.partial")
+        self.path = _path_of(target)
         self.version: str | None = None
         self._journal_path = target.with_name(f"{target.name}.journal")
         self._digest = digest

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from registry.errors import DownloadError, GatedRepoError, NotOnHubError
-from registry.transport import NotReachedError, Transport, host_of
+from registry.transport import NotReachedError, Transport, host_of, whole_size
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -77,9 +77,9 @@ class RangeReader:
     def _take(self, response: BaseHTTPResponse, position: int, count: int) -> tuple[bool, int]:
         if response.status not in (200, 206):
             raise refusal(response.status, self.url)
-        told = response.headers.get("Content-Range", "")
-        has_ranges = response.status == 206 and told.startswith(f"bytes {position}-")
-        size = told.rpartition("/")[2] if has_ranges else response.headers.get("Content-Length", "")
+        told = whole_size(response.headers, position) if response.status == 206 else None
+        has_ranges = told is not None
+        size = response.headers.get("Content-Length", "") if told is None else told
         if not size.isdigit() or (position and not has_ranges):
             raise DownloadError(f"`{host_of(self.url)}` does not say how large `{self.url}` is", hint=_ELSEWHERE)
         if has_ranges:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry.digest import Digest
 from registry.errors import DigestError
 from registry.partial import Partial
-from registry.transport import Answer, Transport, host_of, same_origin
+from registry.transport import Answer, Transport, host_of, same_origin, whole_size
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -165,7 +165,7 @@ class RemoteBytes:
             raise _wrong_size(self._download, headers.get("Content-Range", "").rpartition("/")[2] or "fewer")
         if status not in (200, 206):
             raise RefusedError(status, self._download.url)
-        told = _whole_size(headers, start) if status == 206 else headers.get("Content-Length", "*")
+        told = whole_size(headers, start) if status == 206 else headers.get("Content-Length", "*")
         if not is_whole and (status == 200 or told is None):
             raise StartOverError(f"`{answer.host}` sends files from their beginning only")
         if told not in ("*", None, str(self._download.size_bytes)):
@@ -184,12 +184,6 @@ class RemoteBytes:
                 raise StartOverError("the file has changed on the server")
             raise TransientError("the file changes on the server")
         self._partial.keep_version(version)
-
-
-def _whole_size(headers: Mapping[str, str], start: int) -> str | None:
-    """Return the size that a part's headers tell of the whole, or None where it is not the part that was asked for."""
-    told = headers.get("Content-Range", "")
-    return told.rpartition("/")[2] if told.startswith(f"bytes {start}-") else None
 
 
 def _version(headers: Mapping[str, str]) -> str | None:

@@ -176,6 +176,12 @@ def same_origin(url: str, other: str) -> bool:
     return _origin(url) == _origin(other)
 
 
+def whole_size(headers: Mapping[str, str], start: int) -> str | None:
+    """Return the size that a part's headers tell of the whole, or None where it is not the part that was asked for."""
+    told = headers.get("Content-Range", "")
+    return told.rpartition("/")[2] if told.startswith(f"bytes {start}-") else None
+
+
 def host_of(url: str) -> str:
     return urlsplit(url).hostname or url
 

@@ -6,11 +6,11 @@ The first half of `Hub` reads the disk only and never imports the hub's own libr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from registry.digest import Digest
 from registry.progress import Told
-from registry.spec import Source
+from registry.spec import PinnedFile, Source
 
 
 class RemoteFile(NamedTuple):
@@ -22,6 +22,11 @@ class RemoteFile(NamedTuple):
     git_sha1: str | None = None
     url: str | None = None
     md5: str | None = None
+
+    @classmethod
+    def pinned(cls, path: str, pin: PinnedFile) -> Self:
+        """Return a file as the catalogue has it; a size that was computed is none that a file must have."""
+        return cls(path, None if pin.estimated else pin.size_bytes, pin.sha256, md5=pin.md5)
 
     @property
     def digest(self) -> Digest | None:

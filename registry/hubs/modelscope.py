@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from registry.cache import cache_folder, fresh_name, read_json, user_cache_folder, write_json
 from registry.digest import Digest
@@ -17,6 +17,8 @@ from registry.spec import Source
 
 if TYPE_CHECKING:
     from modelscope_hub import HubApi
+
+T = TypeVar("T")
 
 
 class ModelScope(HttpHub):
@@ -190,26 +192,25 @@ def _open_api(endpoint: str | None = None) -> HubApi:
 
 def _references(repo_id: str) -> list[str] | None:
     """Return the branches and tags of a repo, or None where there is no such repo, as far as one can see."""
-    import requests
-    from modelscope_hub.errors import HubError
-
-    try:
-        return [each["Revision"] for each in _open_api().list_repo_revisions(repo_id, "model")]
-    except (HubError, requests.RequestException, OSError, ValueError, LookupError):
-        return None
+    return _if_told(lambda: [each["Revision"] for each in _open_api().list_repo_revisions(repo_id, "model")])
 
 
 def _repos_beside(repo_id: str) -> list[str]:
     """Return the repos of the same owner, the most popular ones where there are many."""
+    owner = repo_id.partition("/")[0]
+    found = _if_told(lambda: _open_api().list_repos("model", owner=owner, sort="downloads", page_size=100))
+    return [] if found is None else [f"{each.owner}/{each.name}" for each in found.items]
+
+
+def _if_told(ask: Callable[[], T]) -> T | None:
+    """Return what the hub answers to a question that only makes an error better, or None."""
     import requests
     from modelscope_hub.errors import HubError
 
     try:
-        owner = repo_id.partition("/")[0]
-        found = _open_api().list_repos("model", owner=owner, sort="downloads", page_size=100)
+        return ask()
     except (HubError, requests.RequestException, OSError, ValueError, LookupError):
-        return []
-    return [f"{each.owner}/{each.name}" for each in found.items]
+        return None
 
 
 def _list(endpoint: str, repo_id: str, revision: str) -> tuple[RemoteFile, ...]:

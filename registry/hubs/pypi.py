@@ -75,8 +75,7 @@ class PyPI:
 
 
 def _file(source: Source, path: str) -> RemoteFile:
-    pinned = source.files.get(path, PinnedFile())
-    return RemoteFile(path, None if pinned.estimated else pinned.size_bytes, pinned.sha256)
+    return RemoteFile.pinned(path, source.files.get(path, PinnedFile()))
 
 
 def _wheels() -> Path:

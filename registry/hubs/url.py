@@ -31,7 +31,13 @@ class Url:
 
     def read_listing(self, source: Source, quantization: str) -> Listing | None:
         if not _is_archive(source):
-            return None if source.revision is not None else _listing(source, quantization, _files(source))
+            return (
+                None
+                if source.revision is not None
+                else _listing(
+                    source, quantization, [RemoteFile.pinned(path, pin) for path, pin in source.files.items()]
+                )
+            )
         kept = read_record(_key(source.repo_for(quantization), source.revision))
         if kept is None or _checksum(source.revision) is None:
             return None
@@ -112,13 +118,6 @@ def _listing(source: Source, quantization: str, files: Sequence[RemoteFile]) -> 
     addresses = tuple(text.replace("{quantization}", quantization) for text in (source.repo_id, *source.mirrors))
     revision = source.revision or ""
     return Listing("url", addresses[0], revision, revision, tuple(files), addresses, comes_whole=_is_archive(source))
-
-
-def _files(source: Source) -> list[RemoteFile]:
-    return [
-        RemoteFile(path, None if facts.estimated else facts.size_bytes, facts.sha256, md5=facts.md5)
-        for path, facts in source.files.items()
-    ]
 
 
 def _sized(source: Source, quantization: str, listing: Listing) -> Iterator[RemoteFile]:
