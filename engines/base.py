@@ -10,21 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from registry.spec import Capability
+from registry.spec import Architecture, Capability, Chat, Machine
 
 _NOTHING: Mapping[str, str] = {}
 
 
 class Requirements(NamedTuple):
-    """What must be importable where the engine runs.
+    """What must be importable where the engine runs on one kind of machine.
 
-    `versions` is a specifier such as `>=2026.10,<2027`; `lock` names a file of `engines/locks/` with hashes.
+    `versions` is a specifier such as `>=2026.10,<2027`; `lock` names a file of `engines/locks/` with hashes; `variant`
+    is the build that it holds: `cpu`, `cuda13`, `vulkan`, ….
     """
 
     distribution: str
     import_name: str
     versions: str
     lock: str
+    variant: str = "cpu"
 
 
 class Settings(NamedTuple):
@@ -32,6 +34,8 @@ class Settings(NamedTuple):
 
     `context_length` is in tokens and is promised to each of `slots` requests at once; `threads` decode,
     `batch_threads` read prompts and decode batches; `arguments` are the user's own, handed over as they are.
+    `dtype` is a torch name, `auto` where nothing was decided; `gpus` are the numbers of those to use, none of them on a
+    `cpu`; `memory_bytes` is what the machine has. `starts_fast`: ready sooner, for fewer tokens a second.
     """
 
     name: str
@@ -41,6 +45,16 @@ class Settings(NamedTuple):
     threads: int
     batch_threads: int
     arguments: tuple[str, ...] = ()
+    model_format: str = "gguf"
+    quantization: str = "none"
+    architecture: Architecture = Architecture()
+    chat: Chat = Chat()
+    accelerator: str = "cpu"
+    gpus: tuple[int, ...] = ()
+    dtype: str = "auto"
+    memory_bytes: int = 0
+    starts_fast: bool = True
+    trusts_remote_code: bool = False
 
 
 class Address(NamedTuple):
@@ -69,23 +83,29 @@ class Cause(NamedTuple):
 
 
 class Engine(Protocol):
-    """One engine. `requirements` of None: it runs on the launcher's own Python with nothing installed."""
+    """One engine: a class without state."""
 
     @property
     def name(self) -> str: ...
     @property
     def capability(self) -> Capability: ...
     @property
-    def requirements(self) -> Requirements | None: ...
-    @property
     def wire(self) -> Wire: ...
+
+    def requirements_for(self, machine: Machine) -> Requirements | None:
+        """Return what must be installed to run on `machine`; None: it runs on the launcher's own Python as it is."""
+        ...
 
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         """Return the command that serves `settings` at `address` with the environment's `python`."""
         ...
 
-    def variables(self) -> Mapping[str, str]:
+    def variables(self, settings: Settings) -> Mapping[str, str]:
         """Return the environment variables that the engine's process gets besides the launcher's own."""
+        ...
+
+    def stage_of(self, line: str) -> str | None:
+        """Return what a line of the log says that the engine is doing while it loads, or None."""
         ...
 
     def cause_of(self, log: str) -> Cause | None:

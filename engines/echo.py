@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
-from registry.spec import Capability, FormatSupport
+from registry.spec import Capability, FormatSupport, Machine
 
 RUNNER = Path(__file__).parent / "runners" / "echo.py"
 FORMATS = ("gguf", "pytorch", "gptq", "awq", "fp8", "mlx", "mistral")
@@ -25,8 +25,11 @@ class Echo:
         automatic=False,
         needs_weights=False,
     )
-    requirements: Requirements | None = None
     wire = Wire()
+
+    def requirements_for(self, machine: Machine) -> Requirements | None:
+        """Return none: it runs on the launcher's own Python."""
+        return None
 
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         """Return the command that serves `settings` at `address` with the launcher's own Python."""
@@ -37,9 +40,13 @@ class Echo:
             *settings.arguments,
         )
 
-    def variables(self) -> Mapping[str, str]:
+    def variables(self, settings: Settings) -> Mapping[str, str]:
         """Return none: it needs nothing but its command line."""
         return {}
+
+    def stage_of(self, line: str) -> str | None:
+        """Return none: it has nothing to load."""
+        return None
 
     def cause_of(self, log: str) -> Cause | None:
         """Return the last line of its log, which is where Python says why it ended."""

@@ -75,8 +75,10 @@ class LlamaCpp:
         ranks={"cpu": 0, "metal": 0, "cuda": 1},
         aliases=("llamacpp", "llama_cpp", "llama-cpp", "xllamacpp"),
     )
-    requirements = Requirements("xllamacpp", "xllamacpp", ">=2026.10,<2027", "llama.cpp.txt")
     wire = Wire(names={"repetition_penalty": "repeat_penalty"})
+
+    def requirements_for(self, machine: Machine) -> Requirements:
+        return Requirements("xllamacpp", "xllamacpp", ">=2026.10,<2027", "llama.cpp.txt")
 
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         return (
@@ -91,8 +93,11 @@ class LlamaCpp:
             *settings.arguments,
         )
 
-    def variables(self) -> Mapping[str, str]:
+    def variables(self, settings: Settings) -> Mapping[str, str]:
         return {"GGML_NO_BACKTRACE": "1"}  # else an abort runs gdb over the process, where there is one
+
+    def stage_of(self, line: str) -> str | None:
+        return None
 
     def cause_of(self, log: str) -> Cause | None:
         for pattern, cause in CAUSES:

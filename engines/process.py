@@ -96,7 +96,7 @@ class EngineProcess:
     ) -> Self:
         """Start `command`, which listens at `address`, and return at once.
 
-        It runs in the address's folder, with the launcher's environment, the engine's own variables and `variables`.
+        It runs in the address's folder, with the launcher's environment and `variables`.
         `grace_s` is what it gets between TERM and KILL. Raises LoadError where nothing can be started.
         """
         folder = address.socket.parent if address.socket else Path("/")
@@ -109,7 +109,7 @@ class EngineProcess:
                     stdout=log,
                     stderr=log,
                     cwd=folder,
-                    env={**os.environ, **engine.variables(), **(variables or {})},
+                    env={**os.environ, **(variables or {})},
                     start_new_session=True,
                 )
         except OSError as error:

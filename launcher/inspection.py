@@ -42,13 +42,14 @@ def inspect(name: str, *, registry: Path | Sequence[Path] = ()) -> Inspection:
     catalogue = read_layers(registry)
     model = find_model(name, catalogue).model
     siblings = catalogue.siblings(model)
+    machine = read_machine()
     try:
         choice = resolve(
             words.Request(model.name),
             model,
             capabilities=CAPABILITIES,
-            machine=read_machine(),
-            installed=installed_engines(),
+            machine=machine,
+            installed=installed_engines(machine),
         )
     except ResolutionError as error:
         return Inspection(model, None, error.rejected, siblings)
@@ -57,7 +58,8 @@ def inspect(name: str, *, registry: Path | Sequence[Path] = ()) -> Inspection:
 
 def list_engines() -> list[EngineInfo]:
     """Return all engines that are known, and which of them are here."""
-    return [_engine_info(capability) for capability in CAPABILITIES]
+    machine = read_machine()
+    return [_engine_info(capability, machine) for capability in CAPABILITIES]
 
 
 def engine_named(name: str) -> str:
@@ -65,15 +67,16 @@ def engine_named(name: str) -> str:
     return read_engine(name, CAPABILITIES)
 
 
-def _engine_info(capability: words.Capability) -> EngineInfo:
+def _engine_info(capability: words.Capability, machine: words.Machine) -> EngineInfo:
     engine = find_engine(capability.engine)
     formats = tuple(support.model_format for support in capability.formats)
     if engine is None:
         return EngineInfo(capability.engine, None, "not in this version", None, formats, capability.setup_bytes)
-    if engine.requirements is None:
+    requirements = engine.requirements_for(machine)
+    if requirements is None:
         return EngineInfo(capability.engine, None, "built in", None, formats, 0)
-    found = find_environment(engine.requirements)
+    found = find_environment(requirements)
     if found is None:
-        size = lock_bytes(engine.requirements) or capability.setup_bytes
+        size = lock_bytes(requirements) or capability.setup_bytes
         return EngineInfo(capability.engine, None, "not installed", None, formats, size)
     return EngineInfo(capability.engine, found.version, found.origin, found.python, formats, 0)

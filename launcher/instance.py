@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from engines.base import Settings
 from engines.environment import Environment, build_environment
 from engines.index import find_engine
+from engines.machine import read_machine
 from engines.process import EngineProcess, new_address
 from launcher.fetching import fetch
 from launcher.plans import Plan
@@ -93,13 +94,12 @@ def install(name: str, report: Report) -> Environment:
     engine = find_engine(name)
     if engine is None:
         raise EngineNotInstalledError(f"`{name}` is known, but this version does not start it", hint="launch engines")
-    if engine.requirements is None:
+    requirements = engine.requirements_for(read_machine())
+    if requirements is None:
         raise EngineNotInstalledError(f"`{name}` has no environment to set up", hint="launch engines")
     report(Progress("install", 0, None, f"setting up {name}"))
     started = time.monotonic()
-    environment = build_environment(
-        engine.requirements, progress=lambda line: report(Progress("install", 0, None, line))
-    )
+    environment = build_environment(requirements, progress=lambda line: report(Progress("install", 0, None, line)))
     took_s = time.monotonic() - started
     report(Progress("install", 1, 1, f"{name} {environment.version} in {took_s:.0f} s"))
     return environment
@@ -115,6 +115,7 @@ def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
         engine.command(python, settings, address),
         address=address,
         log_path=_new_log(plan.name),
+        variables=engine.variables(settings),
     )
     # While the engine loads there is time to import what speaks to it, and to note what it uses.
     from engines.generation import Target

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from engines.base import Address, Engine, Requirements, Settings
-from engines.environment import Environment, find_environment, lock_bytes, managed_folder
+from engines.environment import find_environment, lock_bytes, managed_folder
 from engines.index import CAPABILITIES, find_engine
 from engines.llama_cpp import default_threads
 from engines.machine import read_machine
@@ -61,7 +61,7 @@ def make_plan(model: str, request: Request) -> Plan:
         found.model,
         capabilities=CAPABILITIES,
         machine=machine,
-        installed=installed_engines(request.get("environment", "auto")),
+        installed=installed_engines(machine, request.get("environment", "auto")),
     )
     return _plan(resolution, machine, request)
 
@@ -81,13 +81,15 @@ def find_model(name: str, catalogue: Catalogue) -> Found:
     return Found(read_local_model(name)) if is_path(name) else catalogue.find(name)
 
 
-def installed_engines(choice: str = "auto") -> frozenset[str]:
+def installed_engines(machine: words.Machine, choice: str = "auto") -> frozenset[str]:
     """Return the engines that run without a set-up first."""
-    return frozenset(
-        engine.name
-        for engine in map(find_engine, (capability.engine for capability in CAPABILITIES))
-        if engine is not None and (engine.requirements is None or _find_environment(engine, choice) is not None)
-    )
+    engines = map(find_engine, (capability.engine for capability in CAPABILITIES))
+    return frozenset(engine.name for engine in engines if engine is not None and _is_installed(engine, machine, choice))
+
+
+def _is_installed(engine: Engine, machine: words.Machine, choice: str) -> bool:
+    requirements = engine.requirements_for(machine)
+    return requirements is None or find_environment(requirements, choice=choice) is not None
 
 
 def capability_of(name: str) -> words.Capability:
@@ -115,21 +117,18 @@ def _read_size(text: str) -> float:
         raise ResolutionError(str(error), hint="--size-in-billions 7, 0.5 or 0_5") from error
 
 
-def _find_environment(engine: Engine, choice: str) -> Environment | None:
-    return None if engine.requirements is None else find_environment(engine.requirements, choice=choice)
-
-
 def _plan(resolution: words.Resolution, machine: words.Machine, request: Request) -> Plan:
     engine = find_engine(resolution.engine)
     capability = capability_of(resolution.engine)
     resolution, files = _nearest_files(resolution)
     planned = [_file(each, resolution.source) for each in files.files]
     settings = _settings(resolution, machine, files.path, request)
-    environment = _environment(engine, request)
+    requirements = engine.requirements_for(machine) if engine else None
+    environment = _environment(engine, requirements, request)
     return Plan(
         resolution=resolution,
         settings=settings,
-        requirements=engine.requirements if engine else None,
+        requirements=requirements,
         found_files=files,
         files=tuple(planned) if capability.needs_weights else (),
         download_bytes=_download_bytes(planned, files) if capability.needs_weights else 0,
@@ -197,18 +196,18 @@ def _command(engine: Engine | None, environment: EnvironmentPlan, settings: Sett
     return engine.command(environment.python, settings, Address("http://localhost", _SOCKET))
 
 
-def _environment(engine: Engine | None, request: Request) -> EnvironmentPlan:
+def _environment(engine: Engine | None, requirements: Requirements | None, request: Request) -> EnvironmentPlan:
     if engine is None:
         return EnvironmentPlan("none", "", "", is_installed=False, install_bytes=None)
-    if engine.requirements is None:
+    if requirements is None:
         return EnvironmentPlan("launcher", sys.executable, "", is_installed=True, install_bytes=0)
     choice = request.get("environment", "auto")
-    if found := _find_environment(engine, choice):
+    if found := find_environment(requirements, choice=choice):
         return EnvironmentPlan(found.origin, found.python, found.version, is_installed=True, install_bytes=0)
     if choice not in ("auto", "managed"):
-        raise _not_in_environment(engine.name, engine.requirements, choice)
-    python = managed_folder(engine.requirements) / "bin" / "python"
-    size = lock_bytes(engine.requirements)
+        raise _not_in_environment(engine.name, requirements, choice)
+    python = managed_folder(requirements) / "bin" / "python"
+    size = lock_bytes(requirements)
     return EnvironmentPlan("managed", str(python), "", is_installed=False, install_bytes=size)
 
 
@@ -231,6 +230,12 @@ def _settings(resolution: words.Resolution, machine: words.Machine, path: Path, 
         threads=threads if asked is None else _at_least_one("threads", asked),
         batch_threads=batch_threads if asked is None else asked,
         arguments=_engine_arguments(request.get("engine_args", ())),
+        model_format=resolution.spec.model_format,
+        quantization=resolution.quantization,
+        architecture=resolution.spec.architecture or resolution.model.architecture,
+        chat=resolution.model.chat,
+        accelerator=machine.accelerator,
+        memory_bytes=machine.memory_bytes,
     )
 
 

@@ -267,11 +267,26 @@ class FormatSupport(NamedTuple):
     refuses: tuple[FactRule, ...] = ()
 
 
+# What engines may offer beyond text for text: names for data, with what each means to a caller.
+FEATURES: Mapping[str, str] = {
+    "batching": "several requests at once",
+    "batch_invariant": "the same greedy answer, whatever else is answered at once",
+    "logprobs": "log-probabilities of tokens",
+    "json_schema": "answers that satisfy a JSON schema",
+    "tools": "calls of functions",
+    "reasoning": "the reasoning apart from the answer, on or off",
+    "reasoning_budget": "a limit to the tokens of the reasoning",
+    "embeddings": "vectors of texts",
+    "infill": "text between a beginning and an end",
+    "several_gpus": "one model on several GPUs",
+}
+
+
 class Capability(NamedTuple):
     """What one engine can run, and where. `ranks` orders engines by accelerator, the lowest first.
 
-    Engines that are not `automatic` are used only when named; those that are not `launchable` are known to resolution
-    alone. `setup_bytes` is what an environment takes to fetch.
+    `features` are names of FEATURES. Engines that are not `automatic` are used only when named; those that are not
+    `launchable` are known to resolution alone. `setup_bytes` is what an environment takes to fetch.
     """
 
     engine: str
@@ -281,6 +296,7 @@ class Capability(NamedTuple):
     aliases: tuple[str, ...] = ()
     refusals: Mapping[str, str] = _NOTHING
     automatic: bool = True
+    features: frozenset[str] = frozenset()
     launchable: bool = True
     needs_weights: bool = True
     setup_bytes: int = 0

@@ -14,6 +14,7 @@ import pytest
 
 from engines.base import Address, Engine, Settings
 from engines.echo import Echo
+from engines.machine import read_machine
 from tests.fakes.echo import RunningEcho, running_echo
 
 ENGINE: Engine = Echo()
@@ -40,7 +41,7 @@ def ask(echo: RunningEcho, path: str, data: object = None) -> tuple[int, dict[st
 
 def test_it_is_used_only_when_named_and_opens_no_file() -> None:
     assert not ENGINE.capability.automatic
-    assert ENGINE.requirements is None
+    assert ENGINE.requirements_for(read_machine()) is None
     support = ENGINE.capability.support_of("gguf")
     assert support is not None
     assert support.bits is None

@@ -25,6 +25,7 @@ from engines.environment import (
     remove_environment,
 )
 from engines.llama_cpp import LlamaCpp
+from engines.machine import read_machine
 from registry.errors import EngineNotInstalledError, EnvironmentBuildError
 
 WHEEL = "tiny_engine-1.2-py3-none-any.whl"
@@ -186,7 +187,7 @@ def test_metadata_folders_are_found_however_the_name_is_spelt(tmp_path: Path) ->
 
 
 def test_the_lock_of_llama_cpp_is_whole() -> None:
-    requirements = LlamaCpp().requirements
+    requirements = LlamaCpp().requirements_for(read_machine())
     lock = LOCKS / requirements.lock
     pinned = [line for line in lock.read_text().splitlines() if "==" in line and not line.startswith("#")]
     assert [is_within(line.split("==")[1].split()[0], requirements.versions) for line in pinned] == [True]

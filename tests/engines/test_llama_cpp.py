@@ -19,6 +19,7 @@ import pytest
 from engines.base import Address, Settings
 from engines.environment import build_environment
 from engines.llama_cpp import RUNNER, LlamaCpp, default_threads
+from engines.machine import read_machine
 from engines.process import EngineProcess, new_address
 from registry.errors import LoadError, OutOfMemoryError
 from registry.spec import Machine
@@ -223,17 +224,17 @@ def weights(engine_cache: Path) -> Path:
 def start(tmp_path: Path) -> Iterator[Start]:
     """Return a function that starts llama.cpp on a file, with options; `limit` goes before the command."""
     engine = LlamaCpp()
-    assert engine.requirements is not None
-    python = build_environment(engine.requirements).python
+    python = build_environment(engine.requirements_for(read_machine())).python
     started: list[EngineProcess] = []
 
     def start_engine(
         model: Path, *options: str, context_length: int = 1024, limit: Sequence[str] = ()
     ) -> EngineProcess:
         address = new_address()
-        command = engine.command(python, Settings("smollm2", model, context_length, 1, 1, 2, options), address)
-        log_path = tmp_path / "engine.log"
-        started.append(EngineProcess.start(engine, (*limit, *command), address=address, log_path=log_path))
+        settings = Settings("smollm2", model, context_length, 1, 1, 2, options)
+        command = (*limit, *engine.command(python, settings, address))
+        log_path, variables = tmp_path / "engine.log", engine.variables(settings)
+        started.append(EngineProcess.start(engine, command, address=address, log_path=log_path, variables=variables))
         return started[-1]
 
     yield start_engine

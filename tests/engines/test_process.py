@@ -14,7 +14,7 @@ import pytest
 
 from engines.process import SOCKET_PATH_LIMIT_BYTES, EngineProcess, is_healthy, new_address
 from registry.errors import LoadError, OutOfMemoryError
-from tests.fakes.scripted_engine import ScriptedEngine, is_running, read_pids, wait_until_gone
+from tests.fakes.scripted_engine import VARIABLES, ScriptedEngine, is_running, read_pids, wait_until_gone
 
 Start = Callable[..., EngineProcess]
 LONG_S = 60.0
@@ -33,7 +33,9 @@ def start(log_path: Path) -> Iterator[Start]:
     def start_engine(*arguments: str) -> EngineProcess:
         engine, address = ScriptedEngine(), new_address()
         command = engine.script(address, *arguments)
-        started.append(EngineProcess.start(engine, command, address=address, log_path=log_path, grace_s=0.3))
+        started.append(
+            EngineProcess.start(engine, command, address=address, log_path=log_path, variables=VARIABLES, grace_s=0.3)
+        )
         return started[-1]
 
     yield start_engine

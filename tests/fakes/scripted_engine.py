@@ -17,9 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
-from registry.spec import Capability, FormatSupport
+from registry.spec import Capability, FormatSupport, Machine
 
 SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+
+
+VARIABLES = {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 class ScriptedEngine:
@@ -27,8 +30,10 @@ class ScriptedEngine:
 
     name = "scripted"
     capability = Capability("scripted", (FormatSupport("gguf"),), {"cpu": 9})
-    requirements: Requirements | None = None
     wire = Wire()
+
+    def requirements_for(self, machine: Machine) -> Requirements | None:
+        return None
 
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         return self.script(address, *settings.arguments, python=python)
@@ -36,8 +41,11 @@ class ScriptedEngine:
     def script(self, address: Address, *arguments: str, python: str = sys.executable) -> tuple[str, ...]:
         return (python, "-P", "-m", __name__, "--socket", str(address.socket), *arguments)
 
-    def variables(self) -> Mapping[str, str]:
-        return {"PYTHONPATH": str(Path(__file__).parents[2])}
+    def variables(self, settings: Settings) -> Mapping[str, str]:
+        return VARIABLES
+
+    def stage_of(self, line: str) -> str | None:
+        return None
 
     def cause_of(self, log: str) -> Cause | None:
         for line in log.splitlines():
