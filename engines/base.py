@@ -19,7 +19,9 @@ class Requirements(NamedTuple):
     """What must be importable where the engine runs on one kind of machine.
 
     `versions` is a specifier such as `>=2026.10,<2027`; `lock` names a file of `engines/locks/` with hashes; `variant`
-    is the build that it holds: `cpu`, `cuda13`, `vulkan`, ….
+    is the build that it holds: `cpu`, `cuda13`, `vulkan`, …. `index_url` is where upstream publishes that build of the
+    distribution, `torch_backend` uv's name for PyTorch's own index. `unused` says why the machine's GPU stays so.
+    `release` is a version that was asked for by name, which no lock describes.
     """
 
     distribution: str
@@ -27,6 +29,15 @@ class Requirements(NamedTuple):
     versions: str
     lock: str
     variant: str = "cpu"
+    index_url: str = ""
+    torch_backend: str = ""
+    unused: str = ""
+    release: str = ""
+
+    @property
+    def accelerator(self) -> str:
+        """What the build runs on: `cuda`, `rocm`, `vulkan`, `metal` or `cpu`."""
+        return self.variant.rstrip("0123456789")
 
 
 class Settings(NamedTuple):

@@ -1,24 +1,27 @@
-"""The Python environment that an engine runs in: the current one where it fits, else one that uv makes from a lock."""
+"""The Python environment that an engine runs in: the current one where it fits, else one that uv makes from a lock.
+
+A managed environment's folder says what it is: `ENGINE-VARIANT-` and the beginning of its lock's digest, or
+`ENGINE-VARIANT@VERSION` for a version that was asked for by name. `installing.py` makes them.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from engines.base import Requirements
 from registry.cache import cache_folder
-from registry.errors import EngineNotInstalledError, EnvironmentBuildError
+from registry.errors import EngineNotInstalledError
 
 LOCKS = Path(__file__).with_name("locks")
 DONE = "DONE"
-ERROR_LINES = 12
+_FOLDER = re.compile(r"(.+)-([^-@]+)(?:-([0-9a-f]{8})|@(.+))")
 
 
 class Environment(NamedTuple):
@@ -35,14 +38,32 @@ class Environment(NamedTuple):
     @property
     def engine(self) -> str | None:
         """The engine that a managed environment was made for."""
-        return None if self.folder is None else self.folder.name.rpartition("-")[0]
+        return None if self.folder is None else engine_of(self.folder)
+
+    @property
+    def variant(self) -> str | None:
+        """The build that a managed environment holds: `cpu`, `cuda13`, …."""
+        found = None if self.folder is None else _FOLDER.fullmatch(self.folder.name)
+        return None if found is None else found[2]
+
+    @property
+    def is_locked(self) -> bool:
+        """True if a managed environment holds what a lock says, false if it is of a version asked for by name."""
+        return self.folder is not None and "@" not in self.folder.name
+
+
+def engine_of(folder: Path) -> str:
+    """Return the engine that a managed environment's folder is named after."""
+    found = _FOLDER.fullmatch(folder.name)
+    return folder.name if found is None else found[1]
 
 
 def find_environment(requirements: Requirements, *, choice: str = "auto") -> Environment | None:
     """Return the environment to run in, or None where the engine is not installed; starts and imports nothing.
 
-    `choice` is `auto` (managed if it was made, else current), `managed`, `current`, or the path of a Python or of a
-    virtual environment. Raises EngineNotInstalledError where there is no Python at such a path.
+    `choice` is `auto` (managed if it was made, else current), `managed`, `current`, a version that was installed by
+    name, or the path of a Python or of a virtual environment. Raises EngineNotInstalledError where there is no Python
+    at such a path.
     """
     if choice == "managed":
         return _find_managed(requirements)
@@ -50,56 +71,53 @@ def find_environment(requirements: Requirements, *, choice: str = "auto") -> Env
         return _find_current(requirements)
     if choice == "auto":
         return _find_managed(requirements) or _find_current(requirements)
+    if is_version(choice):
+        return _find_release(requirements, choice)
     return _find_named(requirements, choice)
 
 
-def build_environment(requirements: Requirements, *, progress: Callable[[str], None] | None = None) -> Environment:
-    """Return the managed environment, made by uv if there is none yet; `progress` gets uv's lines.
-
-    Processes that come at once build once. What an interrupted build left is built anew. Raises EnvironmentBuildError.
-    """
-    from filelock import FileLock
-
-    folder = managed_folder(requirements)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if (found := _find_managed(requirements)) is not None:
-            return found
-        shutil.rmtree(folder, ignore_errors=True)
-        _install(folder, LOCKS / requirements.lock, progress or (lambda line: None))
-        version = installed_version(requirements.distribution, _site_packages(folder))
-        (folder / DONE).write_text(version or "")
-    return Environment(str(_python_of(folder)), "managed", version or "", folder)
+def is_version(choice: str) -> bool:
+    """Return whether an environment is chosen by a version, such as `0.31.0`, and not by a path."""
+    return re.fullmatch(r"\d+(\.\w+)+", choice) is not None
 
 
 def managed_folder(requirements: Requirements) -> Path:
-    """Return where the environment of this lock belongs, whether it was made or not."""
+    """Return where the environment of this lock or version belongs, whether it was made or not."""
+    stem = Path(requirements.lock).name.removesuffix(".txt")
+    if requirements.release:
+        return environments_folder() / f"{stem}@{requirements.release}"
     import hashlib
 
-    digest = hashlib.sha256((LOCKS / requirements.lock).read_bytes()).hexdigest()
-    return _environments_folder() / f"{Path(requirements.lock).stem}-{digest[:8]}"
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in lock_files(requirements))).hexdigest()
+    return environments_folder() / f"{stem}-{digest[:8]}"
+
+
+def lock_files(requirements: Requirements) -> Iterator[Path]:
+    """Yield the lock and, if there is one, the list of what upstream asks for in vain."""
+    lock = LOCKS / requirements.lock
+    yield lock
+    if (without := lock.with_suffix(".without")).is_file():
+        yield without
 
 
 def lock_bytes(requirements: Requirements) -> int | None:
     """Return the bytes that making the environment fetches, or None where the lock does not say."""
-    found = re.search(r"^# download-bytes: (\d+)$", (LOCKS / requirements.lock).read_text(), re.MULTILINE)
+    with open(LOCKS / requirements.lock, encoding="utf-8") as lock:
+        found = re.match(r"# download-bytes: (\d+)$", lock.readline().rstrip())
     return None if found is None else int(found[1])
 
 
 def list_environments() -> tuple[Environment, ...]:
     """Return the managed environments that are whole, in the order of their engines."""
-    markers = sorted(_environments_folder().glob(f"*/{DONE}"))
+    markers = sorted(environments_folder().glob(f"*/{DONE}"))
     return tuple(
-        Environment(str(_python_of(marker.parent)), "managed", marker.read_text(), marker.parent) for marker in markers
+        Environment(str(python_of(marker.parent)), "managed", marker.read_text(), marker.parent) for marker in markers
     )
 
 
-def remove_environment(engine: str) -> int:
-    """Remove the managed environments of `engine`, those of older locks and half-made ones too; return how many."""
-    folders = [folder for folder in _environments_folder().glob("*/") if folder.name.rpartition("-")[0] == engine]
-    for folder in folders:
-        remove_folder(folder)
-    return len(folders)
+def folders_of(engine: str) -> list[Path]:
+    """Return the folders of an engine's managed environments, those of older locks and half-made ones too."""
+    return sorted(folder for folder in environments_folder().glob("*/") if engine_of(folder) == engine)
 
 
 def remove_folder(folder: Path) -> None:
@@ -146,16 +164,22 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _environments_folder() -> Path:
+def environments_folder() -> Path:
     return cache_folder() / "environments"
 
 
 def _find_managed(requirements: Requirements) -> Environment | None:
     folder = managed_folder(requirements)
-    python = _python_of(folder)
+    python = python_of(folder)
     if not (folder / DONE).is_file() or not python.is_file():  # its base Python may have been removed
         return None
     return Environment(str(python), "managed", (folder / DONE).read_text(), folder)
+
+
+def _find_release(requirements: Requirements, version: str) -> Environment | None:
+    engine = engine_of(managed_folder(requirements))
+    found = (each for each in list_environments() if each.engine == engine and each.version == version)
+    return next((each for each in found if each.variant == requirements.variant), None)
 
 
 def _find_current(requirements: Requirements) -> Environment | None:
@@ -166,11 +190,11 @@ def _find_current(requirements: Requirements) -> Environment | None:
 
 def _find_named(requirements: Requirements, choice: str) -> Environment | None:
     named = Path(choice).expanduser()
-    python = _python_of(named) if named.is_dir() else named
+    python = python_of(named) if named.is_dir() else named
     if not os.access(python, os.X_OK):
         raise EngineNotInstalledError(f"`{choice}` is neither a Python nor a virtual environment")
     environment = Environment(str(python.absolute()), choice, "")
-    return _supported(requirements, environment, _site_packages(python.absolute().parent.parent))
+    return _supported(requirements, environment, site_packages(python.absolute().parent.parent))
 
 
 def _supported(
@@ -182,53 +206,9 @@ def _supported(
     return Environment(environment.python, environment.origin, version, environment.folder)
 
 
-def _python_of(folder: Path) -> Path:
+def python_of(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def _site_packages(prefix: Path) -> list[Path]:
+def site_packages(prefix: Path) -> list[Path]:
     return [*prefix.glob("lib/python3*/site-packages"), *prefix.glob("lib/python3*/dist-packages")]
-
-
-def _install(folder: Path, lock: Path, progress: Callable[[str], None]) -> None:
-    _run_uv(("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)), progress)
-    _run_uv(
-        (
-            *("pip", "install", "--python", str(_python_of(folder)), "--compile-bytecode", "--require-hashes"),
-            *("--requirements", str(lock)),
-        ),
-        progress,
-    )
-
-
-def _run_uv(arguments: Sequence[str], progress: Callable[[str], None]) -> None:
-    """Run uv with the user's package index; raises EnvironmentBuildError with its last lines."""
-    import uv
-
-    from registry.package_index import uv_variables
-
-    settings = {**os.environ, **uv_variables(os.environ), "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
-    lines: list[str] = []
-    with subprocess.Popen(
-        (uv.find_uv_bin(), *arguments),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=_environments_folder(),
-        env=settings,
-        text=True,
-    ) as process:
-        for line in process.stdout or ():
-            lines.append(line.rstrip())
-            progress(lines[-1])
-    if process.returncode:
-        raise EnvironmentBuildError(
-            _cause_of(lines),
-            details=lines[-ERROR_LINES:],
-            hint="look at the package index settings: `PIP_INDEX_URL`, pip.conf, `UV_DEFAULT_INDEX`",
-        )
-
-
-def _cause_of(lines: Sequence[str]) -> str:
-    first = next((line for line in lines if line.startswith("error:")), None)
-    return "uv could not make the engine's environment" + (f": {first.removeprefix('error:').strip()}" if first else "")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
+from engines.builds import requirements_of
 from registry.spec import Capability, FormatSupport, Machine
 
 RUNNER = Path(__file__).with_name("runners") / "llama_cpp.py"
@@ -78,7 +79,7 @@ class LlamaCpp:
     wire = Wire(names={"repetition_penalty": "repeat_penalty"})
 
     def requirements_for(self, machine: Machine) -> Requirements:
-        return Requirements("xllamacpp", "xllamacpp", ">=2026.10,<2027", "llama.cpp.txt")
+        return requirements_of(self.name, machine)
 
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         return (

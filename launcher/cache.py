@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from engines.environment import engine_of
 from launcher.cache_leftovers import (
     files_below,
     grew_at,
@@ -304,7 +305,7 @@ def _environments(usages: Sequence[Usage]) -> Iterator[Entry]:
         own = [each for each in usages if _overlaps(each.use, folder, ())]
         is_built = is_locked(Path(f"{folder}.lock"))
         yield Entry(
-            names=(folder.name.rpartition("-")[0],),
+            names=(engine_of(folder),),
             kind="environment",
             folder=folder,
             files=(),

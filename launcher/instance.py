@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.base import Settings
-from engines.environment import Environment, build_environment
+from engines.environment import Environment
 from engines.index import find_engine
 from engines.machine import read_machine
 from engines.process import EngineProcess, new_address
@@ -97,9 +97,11 @@ def install(name: str, report: Report) -> Environment:
     requirements = engine.requirements_for(read_machine())
     if requirements is None:
         raise EngineNotInstalledError(f"`{name}` has no environment to set up", hint="launch engines")
+    from engines.installing import build_environment
+
     report(Progress("install", 0, None, f"setting up {name}"))
     started = time.monotonic()
-    environment = build_environment(requirements, progress=lambda line: report(Progress("install", 0, None, line)))
+    environment = build_environment(requirements, report=report)
     took_s = time.monotonic() - started
     report(Progress("install", 1, 1, f"{name} {environment.version} in {took_s:.0f} s"))
     return environment

@@ -306,28 +306,47 @@ class Capability(NamedTuple):
 
 
 class Gpu(NamedTuple):
-    """One GPU: memory in bytes, the driver's version."""
+    """One GPU: memory in bytes, the driver's version; `vendor` is `nvidia`, `amd` or `intel`.
+
+    Of NVIDIA's, `compute` is the compute capability and `cuda` the newest CUDA that the driver knows; of AMD's,
+    `target` is the architecture that programs are compiled for, such as `gfx1100`.
+    """
 
     number: int
     name: str
     memory_bytes: int
     driver: str = ""
+    vendor: str = "nvidia"
+    compute: tuple[int, int] | None = None
+    cuda: tuple[int, int] | None = None
+    target: str = ""
 
 
 class Machine(NamedTuple):
-    """The hardware found: `cores` are those that this process may use, counting affinity and container limits."""
+    """The hardware found: `cores` are those that this process may use, counting affinity and container limits.
+
+    `has_bfloat16`: the GPUs, or else the CPU, calculate in it. `rocm` is the version of AMD's runtime that is
+    installed; `has_vulkan`: Vulkan's loader and a driver for it are.
+    """
 
     system: str
     architecture: str
     cores: int
     memory_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    has_bfloat16: bool = False
+    rocm: str = ""
+    has_vulkan: bool = False
 
     @property
     def accelerator(self) -> str:
-        """`cuda`, `metal` or `cpu`."""
-        if self.gpus:
+        """`cuda`, `rocm`, `vulkan`, `metal` or `cpu`: what the first GPU offers, whatever an engine makes of it."""
+        if self.gpus and self.gpus[0].vendor == "nvidia":
             return "cuda"
+        if self.gpus and self.gpus[0].vendor == "amd" and self.rocm:
+            return "rocm"
+        if self.gpus and self.has_vulkan:
+            return "vulkan"
         return "metal" if (self.system, self.architecture) == ("Darwin", "arm64") else "cpu"
 
 

@@ -47,7 +47,7 @@ def _install(engine: EngineName, printing: Printing) -> None:
 
 def _remove(engine: EngineName, printing: Printing) -> None:
     """Remove an engine's environments."""
-    from engines.environment import remove_environment
+    from engines.environment import folders_of, remove_folder
     from launcher.cache_use import check_unheld
 
     output = printing.output()
@@ -55,7 +55,10 @@ def _remove(engine: EngineName, printing: Printing) -> None:
     if engine != name and not name:
         raise UsageError(f"There is no engine `{engine}`")
     check_unheld(name)
-    removed = remove_environment(name)
+    folders = folders_of(name)
+    for folder in folders:
+        remove_folder(folder)
+    removed = len(folders)
     output.event("removed", {"engine": name, "environments": removed})
     output.say(f"{name}: {removed} environment{'s' if removed != 1 else ''} removed")
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from engines.base import Address, Settings
-from engines.environment import build_environment
+from engines.installing import build_environment
 from engines.llama_cpp import RUNNER, LlamaCpp, default_threads
 from engines.machine import read_machine
 from engines.process import EngineProcess, new_address

@@ -115,7 +115,7 @@ def _urlsafe(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def make_environment(name: str = "llama.cpp-0a1b2c3d") -> Path:
+def make_environment(name: str = "llama.cpp-cpu-0a1b2c3d") -> Path:
     """Make what an engine's environment looks like, and return its folder."""
     folder = Path(os.environ["LAUNCH_CACHE"], "environments", name)
     (folder / "bin").mkdir(parents=True)

@@ -1,0 +1,173 @@
+"""Makes the Python environment of an engine with uv: from its lock, or of a version that was asked for by name."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from engines.base import Requirements
+from engines.environment import (
+    DONE,
+    LOCKS,
+    Environment,
+    engine_of,
+    find_environment,
+    installed_version,
+    managed_folder,
+    python_of,
+    site_packages,
+)
+from engines.uv_trouble import trouble_in
+from registry.errors import EnvironmentBuildError
+from registry.progress import Progress, Report, ignore
+
+ERROR_LINES = 12
+_UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def build_environment(requirements: Requirements, *, report: Report = ignore) -> Environment:
+    """Return the managed environment, made by uv if there is none yet.
+
+    Processes that come at once build once. What an interrupted build left is built anew. Raises EnvironmentBuildError.
+    """
+    from filelock import FileLock
+
+    folder = managed_folder(requirements)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (found := find_environment(requirements, choice=requirements.release or "managed")) is not None:
+            return found
+        shutil.rmtree(folder, ignore_errors=True)
+        make_environment(folder, requirements, report)
+        version = installed_version(requirements.distribution, site_packages(folder)) or ""
+        (folder / DONE).write_text(version)
+    return Environment(str(python_of(folder)), "managed", version, folder)
+
+
+def make_environment(folder: Path, requirements: Requirements, report: Report = ignore) -> None:
+    """Install what an engine needs into a new environment at `folder`; raises EnvironmentBuildError."""
+    told = _Told(report)
+    try:
+        _install(folder, requirements, told)
+    except _UvError as error:
+        trouble = trouble_in(str(error))
+        raise EnvironmentBuildError(
+            f"`{engine_of(managed_folder(requirements))}` could not be set up: {trouble.message}",
+            details=str(error).splitlines()[-ERROR_LINES:],
+            hint=trouble.hint,
+        ) from error
+
+
+class _UvError(Exception):
+    """uv ended with an error; the message is all that it said."""
+
+
+def _install(folder: Path, requirements: Requirements, told: Callable[[str], None]) -> None:
+    _run_uv(("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)), {}, told)
+    without = (LOCKS / requirements.lock).with_suffix(".without")
+    arguments = [
+        *("pip", "install", "--python", str(python_of(folder)), "--compile-bytecode"),
+        *(("--excludes", str(without)) if without.is_file() else ()),
+        *_what(requirements),
+    ]
+    _run_uv(arguments, _sources(requirements, os.environ), told)
+
+
+def inputs_of(requirements: Requirements) -> Path:
+    """Return the file that says what the lock was made from: the build's own, or the engine's."""
+    own = (LOCKS / requirements.lock).with_suffix(".in")
+    return own if own.is_file() else own.with_name(own.name.replace(f"-{requirements.variant}.in", ".in"))
+
+
+def _what(requirements: Requirements) -> Iterator[str]:
+    if not requirements.release:
+        yield from ("--requirements", str(LOCKS / requirements.lock))
+        return
+    for line in inputs_of(requirements).read_text("utf-8").split():
+        name = re.split(r"[=<>]", line)[0]
+        yield name if name != requirements.distribution else f"{name}=={requirements.release}"
+
+
+def _sources(requirements: Requirements, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that point uv at the index of a build, beside the user's own.
+
+    PyTorch's is left out where the user names an index or find-links of their own, which then decide on the build.
+    """
+    from registry.package_index import uv_variables
+
+    found = uv_variables(environ)
+    named = {**environ, **found}
+    if requirements.torch_backend and not any(named.get(name) for name in _OWN_INDEXES):
+        found["UV_TORCH_BACKEND"] = requirements.torch_backend
+    if requirements.index_url:
+        found["UV_INDEX"] = " ".join(filter(None, (requirements.index_url, named.get("UV_INDEX"))))
+    return found
+
+
+_OWN_INDEXES = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX"),
+    "UV_TORCH_BACKEND",
+)
+
+
+def _run_uv(arguments: Sequence[str], variables: Mapping[str, str], told: Callable[[str], None]) -> None:
+    """Run uv; raises _UvError with all that it said.
+
+    It runs in the folder of the locks, whose uv.toml adds to the user's own settings and keeps those of a project out.
+    """
+    import uv
+
+    lines: list[str] = []
+    with subprocess.Popen(
+        (uv.find_uv_bin(), *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=LOCKS,
+        env={**os.environ, **variables, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"},
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line.rstrip())
+            told(lines[-1])
+    if process.returncode:
+        raise _UvError("\n".join(lines))
+
+
+class _Told:
+    """Turns uv's lines into progress: what is being fetched, built or installed, and the bytes that are here."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._coming: dict[str, int] = {}
+        self._done_bytes = 0
+
+    def __call__(self, line: str) -> None:
+        if text := self._read(line):
+            self._report(Progress("install", self._done_bytes, None, text))
+
+    def _read(self, line: str) -> str:
+        if found := re.match(r" *Downloading (\S+) \(([\d.]+)([KMG]iB)\)", line):
+            self._coming[found[1]] = int(float(found[2]) * _UNITS[found[3]])
+            return self._fetching()
+        if found := re.match(r" *Downloaded (\S+)", line):
+            self._done_bytes += self._coming.pop(found[1], 0)
+            return self._fetching() if self._coming else ""
+        if found := re.match(r" *Building (\S+)", line):
+            return f"building {found[1].replace('==', ' ')} from source, which may take minutes"
+        return line.strip()
+
+    def _fetching(self) -> str:
+        largest = sorted(self._coming.items(), key=lambda each: -each[1])[:3]
+        here = f"{_megabytes(self._done_bytes)} here, " if self._done_bytes else ""
+        return here + "fetching " + ", ".join(f"{name} {_megabytes(size)}" for name, size in largest)
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"
