@@ -39,6 +39,7 @@ class Connection:
         self._response: http.client.HTTPResponse | None = None
         self._deadline: float | None = None
         self._timeout_s: float | None = None
+        self._is_closed = False
 
     def send(self, post: Post) -> int:
         """Send the request and return the status of its answer."""
@@ -48,6 +49,8 @@ class Connection:
             self._http.timeout = post.timeout_s
             self._http.connect()
             self._socket = self._http.sock
+            if self._is_closed:  # from another thread, before there was anything to hang up
+                raise ConnectionAbortedError
             self._http.request("POST", post.path, post.body, HEADERS)
             self._await_within_deadline()
             self._response = self._http.getresponse()
@@ -66,6 +69,7 @@ class Connection:
 
     def close(self) -> None:
         """Hang up, which stops the engine's work on this request; a `read` under way in another thread ends."""
+        self._is_closed = True
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
