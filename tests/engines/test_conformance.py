@@ -9,7 +9,7 @@ import pytest
 
 from engines.conformance import Checkpoint, EngineConformance
 from engines.echo import Echo
-from engines.environment import build_environment
+from engines.installing import build_environment
 from engines.llama_cpp import LlamaCpp
 from engines.machine import read_machine
 from tests.fakes.smollm2 import install_smollm2
