@@ -21,7 +21,8 @@ class Requirements(NamedTuple):
     `versions` is a specifier such as `>=2026.10,<2027`; `lock` names a file of `engines/locks/` with hashes; `variant`
     is the build that it holds: `cpu`, `cuda13`, `vulkan`, …. `index_url` is where upstream publishes that build of the
     distribution, `torch_backend` uv's name for PyTorch's own index. `unused` says why the machine's GPU stays so.
-    `release` is a version that was asked for by name, which no lock describes.
+    `release` is a version that was asked for by name, which no lock describes. `needs` are the distributions that must
+    be beside it; managed environments have them all.
     """
 
     distribution: str
@@ -33,6 +34,7 @@ class Requirements(NamedTuple):
     torch_backend: str = ""
     unused: str = ""
     release: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def accelerator(self) -> str:

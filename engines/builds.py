@@ -48,12 +48,17 @@ class Build(NamedTuple):
 
 
 class Package(NamedTuple):
-    """An engine's distribution, the module that it is imported as, the versions that we speak to, and its builds."""
+    """An engine's distribution, the module that it is imported as, the versions that we speak to, and its builds.
+
+    `needs` are the distributions that it runs with here; `needs_for` those that a format or a quantization needs more.
+    """
 
     distribution: str
     import_name: str
     versions: str
     builds: tuple[Build, ...]
+    needs: tuple[str, ...] = ()
+    needs_for: Mapping[str, tuple[str, ...]] = {}
 
 
 _CPU = Build("cpu", systems=("Linux", "Darwin", "Windows"))
@@ -84,6 +89,15 @@ PACKAGES: Mapping[str, Package] = {
             _METAL,
             _CPU._replace(torch_backend="cpu"),
         ),
+        needs=("torch", "accelerate", "aiohttp"),
+        needs_for={
+            "gptq": ("gptqmodel", "optimum"),
+            "awq": ("gptqmodel", "optimum"),
+            "bnb": ("bitsandbytes",),
+            "8-bit": ("bitsandbytes",),
+            "4-bit": ("bitsandbytes",),
+            "gguf": ("gguf",),
+        },
     ),
     "vllm": Package(
         "vllm",
@@ -97,7 +111,7 @@ PACKAGES: Mapping[str, Package] = {
     "llama-cpp-python": Package(
         "llama-cpp-python",
         "llama_cpp",
-        ">=0.3.30,<0.4",
+        ">=0.3.36,<0.4",
         (
             Build("cuda13", cuda=(13, 0), compute=((7, 5), (99, 0)), index_url=_LLAMA_CPP_PYTHON + "cu130"),
             Build("cuda12", cuda=(12, 4), compute=((6, 0), (99, 0)), index_url=_LLAMA_CPP_PYTHON + "cu124"),
@@ -105,6 +119,7 @@ PACKAGES: Mapping[str, Package] = {
             Build("metal", systems=("Darwin",), index_url=_LLAMA_CPP_PYTHON + "metal"),
             _CPU,
         ),
+        needs=("aiohttp",),
     ),
 }
 
@@ -133,17 +148,32 @@ def requirements_for_build(engine: str, build: Build) -> Requirements:
         variant=build.variant,
         index_url=build.index_url,
         torch_backend=build.torch_backend,
+        needs=package.needs,
     )
 
 
+def needs_for(engine: str, model_format: str, quantization: str) -> tuple[str, ...]:
+    """Return the distributions that an engine needs beside it for a format in a quantization."""
+    if engine not in PACKAGES:
+        return ()
+    package = PACKAGES[engine]
+    more = (package.needs_for.get(word.lower(), ()) for word in (model_format, quantization))
+    return tuple(dict.fromkeys((*package.needs, *(name for names in more for name in names))))
+
+
 def _why_unused(engine: str, package: Package, machine: Machine) -> str:
-    """Return why no build of an engine uses the machine's GPU, with what would change that."""
+    """Return why no build of an engine uses the machine's GPU: of each kind of build, its least demand."""
     gpu = machine.gpus[0]
-    of_its_kind = [build for build in package.builds if build.accelerator in _ACCELERATORS[gpu.vendor]]
-    if not of_its_kind:
-        return f"`{engine}` has no build here for {gpu.name}"
-    reasons = [reason for build in of_its_kind if (reason := _lacks(build, machine))]
-    return reasons[-1]
+    kinds = _ACCELERATORS[gpu.vendor]
+    builds = [build for build in package.builds if build.accelerator in kinds and build.variant != "cpu"]
+    if not builds:
+        return (
+            f"upstream has no build of `{engine}` for it on {machine.system};"
+            " one that you made yourself is used with `--environment PATH`"
+        )
+    fitting = [build for build in builds if _is_compute_of(build, gpu)] or builds
+    reasons = {build.accelerator: reason for build in fitting if (reason := _lacks(build, machine))}
+    return "; ".join(reasons.values())
 
 
 _ACCELERATORS: Mapping[str, tuple[str, ...]] = {
@@ -172,16 +202,20 @@ def _gpu_lacks(build: Build, gpu: Gpu, machine: Machine) -> str | None:
         return _cuda_lacks(build, build.cuda, gpu)
     if build.rocm is not None:
         return _rocm_lacks(build, gpu, machine)
-    return None if machine.has_vulkan else "Vulkan's loader or its driver is not installed"
+    return None if machine.has_vulkan else "Vulkan is not installed (`libvulkan1`, `mesa-vulkan-drivers`)"
 
 
 def _cuda_lacks(build: Build, cuda: Version, gpu: Gpu) -> str | None:
-    if gpu.compute is not None and not build.compute[0] <= gpu.compute <= build.compute[1]:
-        return f"its build for CUDA {_dotted(cuda)} is not made for compute capability {_dotted(gpu.compute)}"
+    if gpu.compute is not None and not _is_compute_of(build, gpu):
+        return f"no build is made for compute capability {_dotted(gpu.compute)}, which {gpu.name} has"
     if gpu.cuda is None or gpu.cuda < cuda:
         known = f", which knows CUDA {_dotted(gpu.cuda)}" if gpu.cuda else ""
         return f"its driver is {gpu.driver or 'unknown'}{known}; CUDA {_dotted(cuda)} wants {_DRIVERS[cuda]} or newer"
     return None
+
+
+def _is_compute_of(build: Build, gpu: Gpu) -> bool:
+    return gpu.compute is None or build.compute[0] <= gpu.compute <= build.compute[1]
 
 
 def _rocm_lacks(build: Build, gpu: Gpu, machine: Machine) -> str | None:

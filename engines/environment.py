@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,6 +75,21 @@ def find_environment(requirements: Requirements, *, choice: str = "auto") -> Env
     if is_version(choice):
         return _find_release(requirements, choice)
     return _find_named(requirements, choice)
+
+
+def absence(engine: str, requirements: Requirements, choice: str) -> EngineNotInstalledError:
+    """Return the error that says what an environment lacks, which was chosen and cannot be made, and the remedy."""
+    if is_version(choice):
+        return EngineNotInstalledError(
+            f"`{engine}` {choice} is not installed", hint=f"launch engines install {engine}=={choice}"
+        )
+    python, folders = (sys.executable, sys.path) if choice == "current" else _named(choice)
+    wanting = _wanting(requirements, folders)
+    return EngineNotInstalledError(
+        f"`{engine}` is not whole in the environment `{choice}`",
+        details=[f"wanted: `{each}`" for each in wanting],
+        hint=f"{python} -m pip install {shlex.join(wanting)}",
+    )
 
 
 def is_version(choice: str) -> bool:
@@ -189,21 +205,33 @@ def _find_current(requirements: Requirements) -> Environment | None:
 
 
 def _find_named(requirements: Requirements, choice: str) -> Environment | None:
+    python, folders = _named(choice)
+    return _supported(requirements, Environment(python, choice, ""), folders)
+
+
+def _named(choice: str) -> tuple[str, list[Path]]:
+    """Return the Python that a path means, and where its packages are."""
     named = Path(choice).expanduser()
-    python = python_of(named) if named.is_dir() else named
+    python = (python_of(named) if named.is_dir() else named).absolute()
     if not os.access(python, os.X_OK):
         raise EngineNotInstalledError(f"`{choice}` is neither a Python nor a virtual environment")
-    environment = Environment(str(python.absolute()), choice, "")
-    return _supported(requirements, environment, site_packages(python.absolute().parent.parent))
+    return str(python), site_packages(python.parent.parent)
 
 
 def _supported(
     requirements: Requirements, environment: Environment, folders: Sequence[str | Path]
 ) -> Environment | None:
-    version = installed_version(requirements.distribution, folders)
-    if version is None or not is_within(version, requirements.versions):
+    if _wanting(requirements, folders):
         return None
-    return Environment(environment.python, environment.origin, version, environment.folder)
+    return environment._replace(version=installed_version(requirements.distribution, folders) or "")
+
+
+def _wanting(requirements: Requirements, folders: Sequence[str | Path]) -> tuple[str, ...]:
+    """Return what must be installed in `folders` for the engine to run, as pip takes it."""
+    version = installed_version(requirements.distribution, folders)
+    is_right = version is not None and is_within(version, requirements.versions)
+    own = () if is_right else (f"{requirements.distribution}{requirements.versions}",)
+    return (*own, *(name for name in requirements.needs if installed_version(name, folders) is None))
 
 
 def python_of(folder: Path) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from engines import llama_cpp_python, transformers, vllm
 from engines.base import Engine
+from engines.builds import PACKAGES, requirements_of
 from engines.echo import Echo
+from engines.environment import lock_bytes
 from engines.llama_cpp import LlamaCpp
-from registry.spec import Capability
+from registry.spec import Capability, Machine
 
 _ENGINES: dict[str, Engine] = {engine.name: engine for engine in (LlamaCpp(), Echo())}
 
@@ -22,3 +24,15 @@ CAPABILITIES: tuple[Capability, ...] = (
 def find_engine(name: str) -> Engine | None:
     """Return the engine of that name, or None where this version knows it but does not start it."""
     return _ENGINES.get(name)
+
+
+def capabilities_for(machine: Machine) -> tuple[Capability, ...]:
+    """Return what the engines can run, with the bytes that setting up each one's build for `machine` fetches."""
+    return tuple(_with_setup(capability, machine) for capability in CAPABILITIES)
+
+
+def _with_setup(capability: Capability, machine: Machine) -> Capability:
+    if capability.engine not in PACKAGES:
+        return capability
+    size_bytes = lock_bytes(requirements_of(capability.engine, machine))
+    return capability if not size_bytes else capability._replace(setup_bytes=size_bytes)

@@ -7,21 +7,46 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from engines.gpus import has_vulkan, read_gpus, read_rocm_version
 from registry.spec import Gpu, Machine
 
-DRIVER_SIGNS = ("proc/driver/nvidia", "dev/nvidiactl", "dev/dxg")
+# The first core's flags are within this; the whole file is long where there are many cores.
+CPUINFO_BYTES = 8192
+CPU_BFLOAT16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
+COMPUTE_WITH_BFLOAT16 = (8, 0)
 CGROUP_V1_LIMITLESS_BYTES = 1 << 60
 
 
 def read_machine(root: Path = Path("/")) -> Machine:
     """Return the machine as processes here see it; limits of containers count. `root` is where /proc and /sys are."""
-    return Machine(
+    gpus = read_gpus(root)
+    machine = Machine(
         system=platform.system(),
         architecture=platform.machine(),
         cores=_read_cores(root),
         memory_bytes=_read_memory_bytes(root),
-        gpus=_read_gpus() if any((root / sign).exists() for sign in DRIVER_SIGNS) else (),
+        gpus=gpus,
+        rocm=read_rocm_version(root) if gpus else "",
+        has_vulkan=bool(gpus) and has_vulkan(root),
     )
+    return machine._replace(has_bfloat16=_has_bfloat16(machine, root))
+
+
+def _has_bfloat16(machine: Machine, root: Path) -> bool:
+    """Return whether what calculates, GPUs or else the CPU, does so in bfloat16 by its hardware."""
+    if machine.accelerator == "metal":
+        return True
+    if machine.gpus:
+        return all(map(_gpu_has_bfloat16, machine.gpus))
+    for line in _read_start(root / "proc/cpuinfo").splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return not CPU_BFLOAT16_FLAGS.isdisjoint(flags.split())
+    return False
+
+
+def _gpu_has_bfloat16(gpu: Gpu) -> bool:
+    return gpu.vendor != "nvidia" or (gpu.compute is not None and gpu.compute >= COMPUTE_WITH_BFLOAT16)
 
 
 def _read_cores(root: Path) -> int:
@@ -71,51 +96,16 @@ def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
             yield from (parent for parent in inner.parents if parent == top or top in parent.parents)
 
 
+def _read_start(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(CPUINFO_BYTES)
+    except OSError:
+        return ""
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError:
         return ""
-
-
-def _read_gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs that NVIDIA's driver reports, less those that CUDA_VISIBLE_DEVICES hides; () where it fails."""
-    try:
-        import pynvml
-    except ImportError:
-        return ()
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        handles = [(index, pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(pynvml.nvmlDeviceGetCount())]
-        return tuple(
-            Gpu(index, _text(pynvml.nvmlDeviceGetName(handle)), pynvml.nvmlDeviceGetMemoryInfo(handle).total, driver)
-            for index, handle in handles
-            if is_visible(index, _text(pynvml.nvmlDeviceGetUUID(handle)), os.environ.get("CUDA_VISIBLE_DEVICES"))
-        )
-    except pynvml.NVMLError:
-        return ()
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def is_visible(index: int, uuid: str, visible: str | None) -> bool:
-    """Return whether CUDA_VISIBLE_DEVICES `visible` shows the GPU: None shows all, an unknown entry hides what follows.
-
-    Entries are numbers, or UUIDs that may be cut short (CUDA C++ Programming Guide, "Environment Variables").
-    """
-    if visible is None:
-        return True
-    for entry in (part.strip() for part in visible.split(",")):
-        if entry == str(index) or (len(entry) > len("GPU-") and uuid.startswith(entry)):
-            return True
-        if not entry.isdigit() and not entry.startswith("GPU-"):
-            return False
-    return False
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from engines.base import Address, Engine, Requirements, Settings
-from engines.environment import find_environment, lock_bytes, managed_folder
+from engines.builds import needs_for
+from engines.environment import absence, find_environment, lock_bytes, managed_folder
 from engines.index import CAPABILITIES, find_engine
 from engines.llama_cpp import default_threads
 from engines.machine import read_machine
@@ -17,7 +18,7 @@ from launcher.plans import EnvironmentPlan, File, Plan
 from registry import spec as words
 from registry import store
 from registry.catalogue import Catalogue, Found, read_layers
-from registry.errors import EngineNotInstalledError, ResolutionError
+from registry.errors import ResolutionError
 from registry.local_model import is_path, read_local_model
 from registry.resolution import resolve
 
@@ -122,8 +123,9 @@ def _plan(resolution: words.Resolution, machine: words.Machine, request: Request
     capability = capability_of(resolution.engine)
     resolution, files = _nearest_files(resolution)
     planned = [_file(each, resolution.source) for each in files.files]
+    requirements = _requirements(engine, resolution, machine)
     settings = _settings(resolution, machine, files.path, request)
-    requirements = engine.requirements_for(machine) if engine else None
+    settings = settings._replace(accelerator=requirements.accelerator if requirements else "cpu")
     environment = _environment(engine, requirements, request)
     return Plan(
         resolution=resolution,
@@ -134,8 +136,8 @@ def _plan(resolution: words.Resolution, machine: words.Machine, request: Request
         download_bytes=_download_bytes(planned, files) if capability.needs_weights else 0,
         environment=environment,
         command=_command(engine, environment, settings),
-        device=_device(machine, settings),
-        warnings=(*resolution.warnings, *_device_warnings(machine, capability)),
+        device=_device(machine, settings, requirements),
+        warnings=(*resolution.warnings, *_device_warnings(machine, requirements)),
         needs_weights=capability.needs_weights,
         offline=request.get("offline", False),
         may_install=request.get("install", True) and not request.get("offline", False),
@@ -196,6 +198,16 @@ def _command(engine: Engine | None, environment: EnvironmentPlan, settings: Sett
     return engine.command(environment.python, settings, Address("http://localhost", _SOCKET))
 
 
+def _requirements(engine: Engine | None, resolution: words.Resolution, machine: words.Machine) -> Requirements | None:
+    """Return what the engine needs here for what was chosen."""
+    requirements = engine.requirements_for(machine) if engine else None
+    if requirements is None:
+        return None
+    return requirements._replace(
+        needs=needs_for(resolution.engine, resolution.spec.model_format, resolution.quantization)
+    )
+
+
 def _environment(engine: Engine | None, requirements: Requirements | None, request: Request) -> EnvironmentPlan:
     if engine is None:
         return EnvironmentPlan("none", "", "", is_installed=False, install_bytes=None)
@@ -205,18 +217,10 @@ def _environment(engine: Engine | None, requirements: Requirements | None, reque
     if found := find_environment(requirements, choice=choice):
         return EnvironmentPlan(found.origin, found.python, found.version, is_installed=True, install_bytes=0)
     if choice not in ("auto", "managed"):
-        raise _not_in_environment(engine.name, requirements, choice)
+        raise absence(engine.name, requirements, choice)
     python = managed_folder(requirements) / "bin" / "python"
     size = lock_bytes(requirements)
     return EnvironmentPlan("managed", str(python), "", is_installed=False, install_bytes=size)
-
-
-def _not_in_environment(name: str, requirements: Requirements, choice: str) -> EngineNotInstalledError:
-    return EngineNotInstalledError(
-        f"`{name}` is not installed in the environment `{choice}`",
-        details=(f"wanted: `{requirements.distribution}{requirements.versions}`",),
-        hint=f"launch engines install {name}",
-    )
 
 
 def _settings(resolution: words.Resolution, machine: words.Machine, path: Path, request: Request) -> Settings:
@@ -234,7 +238,6 @@ def _settings(resolution: words.Resolution, machine: words.Machine, path: Path, 
         quantization=resolution.quantization,
         architecture=resolution.spec.architecture or resolution.model.architecture,
         chat=resolution.model.chat,
-        accelerator=machine.accelerator,
         memory_bytes=machine.memory_bytes,
     )
 
@@ -275,12 +278,14 @@ def _engine_arguments(arguments: Mapping[str, object] | Sequence[str]) -> tuple[
     return tuple(given)
 
 
-def _device(machine: words.Machine, settings: Settings) -> str:
-    if machine.accelerator == "metal":
-        return "Apple GPU"
-    return f"CPU, {settings.threads} of {machine.cores} threads"
+def _device(machine: words.Machine, settings: Settings, requirements: Requirements | None) -> str:
+    """Return what calculates, with the build that makes it do so."""
+    if requirements is None or settings.accelerator == "cpu":
+        return f"CPU, {settings.threads} of {machine.cores} threads"
+    name = machine.gpus[0].name if machine.gpus else "Apple GPU"
+    return f"{name}, build for {requirements.variant}"
 
 
-def _device_warnings(machine: words.Machine, capability: words.Capability) -> Iterator[str]:
-    if machine.gpus and capability.needs_weights and capability.launchable:
-        yield f"the GPU {machine.gpus[0].name} stays unused: this version runs `{capability.engine}` on the CPU"
+def _device_warnings(machine: words.Machine, requirements: Requirements | None) -> Iterator[str]:
+    if requirements is not None and requirements.unused:
+        yield f"the GPU {machine.gpus[0].name} stays unused: {requirements.unused}"
