@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakes.faults import Trials
 from tests.fakes.hub import HubServer
+from tests.weights.built import KEPT, BuiltWeights
 
 _SETTINGS = ("LAUNCH_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "MODELSCOPE_", "XINFERENCE_", "OPENAI_")
 _DISPLAY = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
@@ -131,5 +132,18 @@ def runtime_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the cache folder that all tests with real engines of one run share: environments and weights."""
-    return tmp_path_factory.mktemp("engine-cache")
+    """Return the cache folder that all tests with real engines of one run share; its environments are kept for others.
+
+    What a test removes is made anew, with uv's own cache, by whoever needs it next.
+    """
+    kept = KEPT / "launch" / "environments"
+    kept.mkdir(parents=True, exist_ok=True)
+    folder = tmp_path_factory.mktemp("engine-cache")
+    (folder / "environments").symlink_to(kept)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built_weights() -> BuiltWeights:
+    """Return the weights for real engines by the names in `tests/weights/build.py`; built when first asked for."""
+    return BuiltWeights()

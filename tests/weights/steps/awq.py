@@ -1,6 +1,7 @@
 """Quantise a model to AWQ's 4 bits by rounding: the layout that engines read, without AWQ's own search for scales.
 
-AWQ's libraries quantise on CUDA only. Runs where numpy and safetensors are:  python awq.py MODEL FOLDER
+AWQ's libraries quantise on CUDA only. Runs where numpy and safetensors are:
+    python -m tests.weights.steps.awq MODEL FOLDER
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tensors import BITS, GROUP_SIZE, as_awq
-from repacked import repack
+from tests.weights.steps.repacked import repack
+from tests.weights.steps.tensors import BITS, GROUP_SIZE, as_awq
 
 CONFIG = {
     "quant_method": "awq",

@@ -1,6 +1,6 @@
 """Quantise a GGUF to each of the twelve quantizations that Mistral-7B-Instruct-v0.2 comes in, by llama.cpp itself.
 
-Runs in the environment of the engine `llama-cpp-python`:  python gguf_quantizations.py GGUF FOLDER
+Runs in the environment of the engine `llama-cpp-python`:  python -m tests.weights.steps.gguf_quantizations GGUF FOLDER
 """
 
 from __future__ import annotations

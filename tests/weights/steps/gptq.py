@@ -1,6 +1,6 @@
 """Quantise a model to GPTQ's 4 bits with gptqmodel: symmetric, without act-order, which every engine reads.
 
-Runs in the environment of the engine `transformers`:  python gptq.py MODEL FOLDER
+Runs in the environment of the engine `transformers`:  python -m tests.weights.steps.gptq MODEL FOLDER
 """
 
 from __future__ import annotations

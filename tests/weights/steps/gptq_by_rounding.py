@@ -1,6 +1,7 @@
 """Quantise a model to GPTQ's 4 bits by rounding: the layout that engines read, in the kinds that some of them refuse.
 
-Runs where numpy and safetensors are:  python gptq_by_rounding.py MODEL FOLDER [plain|act-order|asymmetric]
+Runs where numpy and safetensors are:
+    python -m tests.weights.steps.gptq_by_rounding MODEL FOLDER [plain|act-order|asymmetric]
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tensors import BITS, GROUP_SIZE, Array, as_gptq
-from repacked import repack
+
+from tests.weights.steps.repacked import repack
+from tests.weights.steps.tensors import BITS, GROUP_SIZE, Array, as_gptq
 
 KINDS = {"plain": (True, False), "act-order": (True, True), "asymmetric": (False, False)}
 

@@ -1,6 +1,6 @@
 """Write a Mistral of random weights and a real tokenizer in the layouts that Mistral-7B-Instruct-v0.2 comes in.
 
-Runs where numpy, safetensors, gguf and mistral-common are:  python mistral.py FOLDER
+Runs where numpy, safetensors, gguf and mistral-common are:  python -m tests.weights.steps.mistral FOLDER
 In the folder then: `pytorch/` as Hugging Face's libraries read it, `mistral/` as Mistral's own do, and `f16.gguf`.
 """
 
@@ -15,7 +15,8 @@ import numpy as np
 from gguf import GGUFWriter, LlamaFileType, TokenType
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from sentencepiece import SentencePieceProcessor
-from tensors import Array, write_json, write_tensors
+
+from tests.weights.steps.tensors import Array, write_json, write_tensors
 
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS = 256, 512, 2, 4, 2
 HEAD_SIZE = HIDDEN // HEADS

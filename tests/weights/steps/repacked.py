@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tensors import Array, read_tensors, write_json, write_tensors
+from tests.weights.steps.tensors import Array, read_tensors, write_json, write_tensors
 
 Pack = Callable[[str, Array], dict[str, Array]]
 

@@ -1,6 +1,6 @@
 """Unpack SmolLM2's GGUF into what Hugging Face's libraries read: safetensors in bfloat16, configuration, tokenizer.
 
-Runs in the environment of the engine `transformers`:  python smollm2_pytorch.py GGUF FOLDER
+Runs in the environment of the engine `transformers`:  python -m tests.weights.steps.smollm2_pytorch GGUF FOLDER
 """
 
 from __future__ import annotations

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import TensorSpec, deserialize, serialize_file
 
-Array = NDArray[Any]
+Array: TypeAlias = np.ndarray
 
 GROUP_SIZE = 64
 BITS = 4
@@ -70,7 +69,7 @@ class Groups(NamedTuple):
 
 
 def quantize(weight: Array, group_of: Array, *, symmetric: bool) -> Groups:
-    """Return a weight [out, in] rounded to the nearest of 16 levels of its group; `group_of` [in] numbers the groups."""
+    """Return a weight [out, in] rounded to the nearest of its group's 16 levels; `group_of` [in] numbers the groups."""
     columns = weight.T
     scales = np.zeros((int(group_of.max()) + 1, columns.shape[1]), np.float32)
     zeros = np.full(scales.shape, (LEVELS + 1) // 2, np.float32)
