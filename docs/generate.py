@@ -43,6 +43,7 @@ COMMANDS = (
     "cache prune",
     "engines",
     "engines install",
+    "engines update",
     "engines remove",
 )
 

@@ -94,7 +94,7 @@ def absence(engine: str, requirements: Requirements, choice: str) -> EngineNotIn
 
 def is_version(choice: str) -> bool:
     """Return whether an environment is chosen by a version, such as `0.31.0`, and not by a path."""
-    return re.fullmatch(r"\d+(\.\w+)+", choice) is not None
+    return re.fullmatch(r"\d+(\.\w+)+(\+[\w.]+)?", choice) is not None
 
 
 def managed_folder(requirements: Requirements) -> Path:

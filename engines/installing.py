@@ -51,7 +51,7 @@ def build_environment(requirements: Requirements, *, report: Report = ignore) ->
 
 def make_environment(folder: Path, requirements: Requirements, report: Report = ignore) -> None:
     """Install what an engine needs into a new environment at `folder`; raises EnvironmentBuildError."""
-    told = _Told(report)
+    told = UvLines(report)
     try:
         _install(folder, requirements, told)
     except _UvError as error:
@@ -75,7 +75,7 @@ def _install(folder: Path, requirements: Requirements, told: Callable[[str], Non
         *(("--excludes", str(without)) if without.is_file() else ()),
         *_what(requirements),
     ]
-    _run_uv(arguments, _sources(requirements, os.environ), told)
+    _run_uv(arguments, uv_sources(requirements, os.environ), told)
 
 
 def inputs_of(requirements: Requirements) -> Path:
@@ -93,7 +93,7 @@ def _what(requirements: Requirements) -> Iterator[str]:
         yield name if name != requirements.distribution else f"{name}=={requirements.release}"
 
 
-def _sources(requirements: Requirements, environ: Mapping[str, str]) -> dict[str, str]:
+def uv_sources(requirements: Requirements, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that point uv at the index of a build, beside the user's own.
 
     PyTorch's is left out where the user names an index or find-links of their own, which then decide on the build.
@@ -140,7 +140,7 @@ def _run_uv(arguments: Sequence[str], variables: Mapping[str, str], told: Callab
         raise _UvError("\n".join(lines))
 
 
-class _Told:
+class UvLines:
     """Turns uv's lines into progress: what is being fetched, built or installed, and the bytes that are here."""
 
     def __init__(self, report: Report) -> None:
@@ -158,15 +158,16 @@ class _Told:
             return self._fetching()
         if found := re.match(r" *Downloaded (\S+)", line):
             self._done_bytes += self._coming.pop(found[1], 0)
-            return self._fetching() if self._coming else ""
+            return self._fetching()
         if found := re.match(r" *Building (\S+)", line):
             return f"building {found[1].replace('==', ' ')} from source, which may take minutes"
         return line.strip()
 
     def _fetching(self) -> str:
         largest = sorted(self._coming.items(), key=lambda each: -each[1])[:3]
-        here = f"{_megabytes(self._done_bytes)} here, " if self._done_bytes else ""
-        return here + "fetching " + ", ".join(f"{name} {_megabytes(size)}" for name, size in largest)
+        coming = ", ".join(f"{name} {_megabytes(size)}" for name, size in largest)
+        here = [f"{_megabytes(self._done_bytes)} here"] if self._done_bytes else []
+        return ", ".join((*here, *([f"fetching {coming}"] if coming else [])))
 
 
 def _megabytes(size_bytes: int) -> str:

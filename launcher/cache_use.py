@@ -102,12 +102,6 @@ def is_held(use: Use) -> bool:
         return True
 
 
-def check_unheld(engine: str) -> None:
-    """Raise InUseError if a running instance uses an environment of this engine."""
-    if any(is_held(use) for use, _ in read_uses() if use.name == engine and not use.hub):
-        raise InUseError(f"`{engine}` is in use", hint="stop what runs on it")
-
-
 @contextmanager
 def unheld(uses: Iterable[Use]) -> Iterator[None]:
     """Keep instances from starting on what is used, as long as it lasts; raises BlockingIOError if one runs."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from engines.environment import find_environment, lock_bytes
-from engines.index import CAPABILITIES, find_engine
+from engines.base import Requirements
+from engines.environment import Environment, find_environment, list_environments
+from engines.index import CAPABILITIES, capabilities_for, find_engine
 from engines.machine import read_machine
 from launcher.planning import find_model, installed_engines
 from registry import spec as words
 from registry.catalogue import read_layers
 from registry.errors import ResolutionError
-from registry.request import read_engine
 from registry.resolution import resolve
 
 
@@ -27,14 +27,28 @@ class Inspection(NamedTuple):
 
 
 class EngineInfo(NamedTuple):
-    """An engine: where it is installed, and what it reads. `setup_bytes` is what setting it up fetches, if known."""
+    """An engine here: the build for this machine, its environments, and what setting it up fetches.
 
-    name: str
-    version: str | None
+    `environments` begins with the one that a launch takes, if it is installed. `state` is `current`, `managed`,
+    `not installed`, `built in` or `not in this version`; `unused` says why this machine's GPU has no part in it.
+    """
+
+    capability: words.Capability
     state: str
-    python: str | None
-    formats: tuple[str, ...]
-    setup_bytes: int
+    variant: str = ""
+    environments: tuple[Environment, ...] = ()
+    setup_bytes: int = 0
+    unused: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.capability.engine
+
+    @property
+    def formats_here(self) -> tuple[words.FormatSupport, ...]:
+        """What it reads on this machine with this build."""
+        accelerator = self.variant.rstrip("0123456789") or "cpu"
+        return tuple(each for each in self.capability.formats if accelerator in (each.accelerators or (accelerator,)))
 
 
 def inspect(name: str, *, registry: Path | Sequence[Path] = ()) -> Inspection:
@@ -59,24 +73,34 @@ def inspect(name: str, *, registry: Path | Sequence[Path] = ()) -> Inspection:
 def list_engines() -> list[EngineInfo]:
     """Return all engines that are known, and which of them are here."""
     machine = read_machine()
-    return [_engine_info(capability, machine) for capability in CAPABILITIES]
+    return [_engine_info(capability, machine) for capability in capabilities_for(machine)]
 
 
-def engine_named(name: str) -> str:
-    """Return an engine's own name; raises ResolutionError with the near one."""
-    return read_engine(name, CAPABILITIES)
+def describe_format(support: words.FormatSupport) -> str:
+    """Return a format with the bits a weight that are read of it: `pytorch 16, 8, 4 bits`."""
+    if support.bits is None:
+        return support.model_format
+    if support.bits == (16,):
+        return f"{support.model_format} unquantized"
+    return f"{support.model_format} {', '.join(map(str, support.bits))} bits"
 
 
 def _engine_info(capability: words.Capability, machine: words.Machine) -> EngineInfo:
     engine = find_engine(capability.engine)
-    formats = tuple(support.model_format for support in capability.formats)
     if engine is None:
-        return EngineInfo(capability.engine, None, "not in this version", None, formats, capability.setup_bytes)
+        return EngineInfo(capability, "not in this version", setup_bytes=capability.setup_bytes)
     requirements = engine.requirements_for(machine)
     if requirements is None:
-        return EngineInfo(capability.engine, None, "built in", None, formats, 0)
-    found = find_environment(requirements)
-    if found is None:
-        size = lock_bytes(requirements) or capability.setup_bytes
-        return EngineInfo(capability.engine, None, "not installed", None, formats, size)
-    return EngineInfo(capability.engine, found.version, found.origin, found.python, formats, 0)
+        return EngineInfo(capability, "built in")
+    found = tuple(_environments_of(capability.engine, requirements))
+    state = found[0].origin if found else "not installed"
+    return EngineInfo(capability, state, requirements.variant, found, capability.setup_bytes, requirements.unused)
+
+
+def _environments_of(engine: str, requirements: Requirements) -> Iterator[Environment]:
+    """Yield the environments of an engine, first the one that a launch takes."""
+    first = find_environment(requirements)
+    if first is not None:
+        yield first
+    others = (*list_environments(), find_environment(requirements, choice="current"))
+    yield from (each for each in others if each not in (None, first) and each.engine in (None, engine))

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.base import Settings
-from engines.environment import Environment
 from engines.index import find_engine
-from engines.machine import read_machine
 from engines.process import EngineProcess, new_address
 from launcher.fetching import fetch
 from launcher.plans import Plan
@@ -86,25 +84,9 @@ def prepare_environment(plan: Plan, report: Report) -> str:
             f"`{plan.engine}` is not installed, and setting it up was forbidden",
             hint=f"launch engines install {plan.engine}",
         )
+    from launcher.setups import install
+
     return install(plan.engine, report).python
-
-
-def install(name: str, report: Report) -> Environment:
-    """Return the managed environment of an engine, made first where it is not there."""
-    engine = find_engine(name)
-    if engine is None:
-        raise EngineNotInstalledError(f"`{name}` is known, but this version does not start it", hint="launch engines")
-    requirements = engine.requirements_for(read_machine())
-    if requirements is None:
-        raise EngineNotInstalledError(f"`{name}` has no environment to set up", hint="launch engines")
-    from engines.installing import build_environment
-
-    report(Progress("install", 0, None, f"setting up {name}"))
-    started = time.monotonic()
-    environment = build_environment(requirements, report=report)
-    took_s = time.monotonic() - started
-    report(Progress("install", 1, 1, f"{name} {environment.version} in {took_s:.0f} s"))
-    return environment
 
 
 def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:

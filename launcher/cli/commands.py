@@ -23,7 +23,7 @@ COMMANDS = {
     "pull": Entry("pull", "Fetch and verify a model's files; start nothing."),
     "lock": Entry("lock", "Write launch.lock: the files, engine and options of now."),
     "cache": Entry("cache", "List, verify and remove what was fetched."),
-    "engines": Entry("engines", "List, install and remove engines."),
+    "engines": Entry("engines", "List, install, update and remove engines."),
 }
 ALIASES = {
     "run": "chat",

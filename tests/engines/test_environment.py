@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import sys
 import threading
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from engines.base import Requirements
 from engines.environment import (
     Environment,
+    absence,
     find_environment,
     folders_of,
     installed_version,
@@ -25,27 +24,7 @@ from engines.environment import (
 )
 from engines.installing import build_environment
 from registry.errors import EngineNotInstalledError, EnvironmentBuildError
-
-WHEEL = "tiny_engine-1.2-py3-none-any.whl"
-
-
-def write_wheel(folder: Path) -> str:
-    """Write a wheel with one module into `folder`; return its sha256."""
-    folder.mkdir()
-    files = {
-        "tiny_engine.py": b"answer = 42\n",
-        "tiny_engine-1.2.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny-engine\nVersion: 1.2\n",
-        "tiny_engine-1.2.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{name},sha256={_urlsafe(data)},{len(data)}\n" for name, data in files.items())
-    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
-        for name, data in {**files, "tiny_engine-1.2.dist-info/RECORD": record.encode()}.items():
-            wheel.writestr(name, data)
-    return hashlib.sha256((folder / WHEEL).read_bytes()).hexdigest()
-
-
-def _urlsafe(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+from tests.fakes.wheels import write_wheel
 
 
 def write_lock(path: Path, digest: str) -> Requirements:
@@ -59,7 +38,8 @@ def requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Requirement
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.delenv("UV_FIND_LINKS", raising=False)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-    return write_lock(tmp_path / "tiny.engine-cpu.txt", write_wheel(tmp_path / "wheels"))
+    wheel = write_wheel(tmp_path / "wheels", "tiny-engine", "1.2", {"tiny_engine.py": b"answer = 42\n"})
+    return write_lock(tmp_path / "tiny.engine-cpu.txt", hashlib.sha256(wheel.read_bytes()).hexdigest())
 
 
 def test_an_environment_is_made_from_its_lock(requirements: Requirements) -> None:
@@ -75,6 +55,44 @@ def test_an_environment_is_made_from_its_lock(requirements: Requirements) -> Non
     assert list(Path(built.folder or "").glob("lib/*/site-packages/__pycache__/tiny_engine.*.pyc"))
     assert find_environment(requirements) == find_environment(requirements, choice="managed") == built
     assert list_environments() == (built,)
+
+
+def test_a_version_asked_for_by_name_stands_beside_the_locked_one(requirements: Requirements, tmp_path: Path) -> None:
+    locked = build_environment(requirements)
+    write_wheel(tmp_path / "wheels", "tiny-engine", "3.0", {"tiny_engine.py": b"answer = 43\n"})
+    Path(requirements.lock).with_suffix(".in").write_text("tiny-engine==1.2\n")
+
+    named = build_environment(requirements._replace(release="3.0"))
+
+    assert (named.version, named.is_locked, named.engine, named.variant) == ("3.0", False, "tiny.engine", "cpu")
+    assert find_environment(requirements) == find_environment(requirements, choice="1.2") == locked
+    assert find_environment(requirements, choice="3.0") == named
+    assert find_environment(requirements, choice="2.0") is None
+    assert set(list_environments()) == {locked, named}
+    assert str(absence("tiny.engine", requirements, "2.0").hint) == "launch engines install tiny.engine==2.0"
+
+
+def test_what_upstream_asks_for_in_vain_is_left_out(requirements: Requirements, tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path / "wheels", "tiny-engine", "1.3", {"tiny_engine.py": b""}, requires=["no-such-thing"])
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    Path(requirements.lock).write_text(f"tiny-engine==1.3 --hash=sha256:{digest}\n")
+    before = managed_folder(requirements)
+    with pytest.raises(EnvironmentBuildError, match=r"`tiny\.engine` could not be set up"):
+        build_environment(requirements)
+
+    Path(requirements.lock).with_suffix(".without").write_text("no-such-thing\n")
+
+    assert build_environment(requirements).version == "1.3"
+    assert managed_folder(requirements) != before
+
+
+def test_what_is_unpinned_by_hash_is_installed_beside_what_is_not(requirements: Requirements, tmp_path: Path) -> None:
+    write_wheel(tmp_path / "wheels", "tiny-torch", "2.0+cpu", {"tiny_torch.py": b""})
+    with open(requirements.lock, "a") as lock:
+        lock.write("tiny-torch==2.0\n")
+    folder = build_environment(requirements).folder
+    assert folder is not None
+    assert installed_version("tiny-torch", folder.glob("lib/*/site-packages")) == "2.0+cpu"
 
 
 def test_processes_that_come_at_once_build_once(requirements: Requirements) -> None:
@@ -161,6 +179,14 @@ def test_an_environment_may_be_named(requirements: Requirements, tmp_path: Path)
         assert found == Environment(str(folder / "bin" / "python"), choice, "1.2")
     newer = Requirements("tiny-engine", "tiny_engine", ">=3", requirements.lock)
     assert find_environment(newer, choice=str(folder)) is None
+    hungry = requirements._replace(needs=("tiny-helper",))
+    assert find_environment(hungry, choice=str(folder)) is None
+    lacking = absence("tiny.engine", hungry, str(folder))
+    assert (lacking.message, lacking.details) == (
+        f"`tiny.engine` is not whole in the environment `{folder}`",
+        ("wanted: `tiny-helper`",),
+    )
+    assert lacking.hint == f"{folder / 'bin' / 'python'} -m pip install tiny-helper"
     with pytest.raises(EngineNotInstalledError, match="neither a Python nor a virtual environment"):
         find_environment(requirements, choice=str(tmp_path))
 

