@@ -91,7 +91,7 @@ def test_indexes_of_upstream_come_beside_the_users_own(environ: dict[str, str], 
             "the package index refuses access",
         ),
         (
-            "error: No solution found when resolving dependencies\n  cause: Because there is no version of torch==2.13.0",
+            "error: No solution found when resolving dependencies\n  cause: there is no version of torch==2.13.0",
             "the package index has not what the engine needs",
         ),
         ("error: something new", "something new"),
