@@ -175,7 +175,10 @@ def test_an_engine_in_use_stays(run: Run, published: str) -> None:
     run("pull", NAME, "-q", "Q4_0")
     held = hold(plan(NAME, quantization="Q4_0"), None, str(folder / "bin" / "python"))
     done = run("engines", "remove", "llama.cpp")
-    assert (done.code, done.err) == (1, "error: `llama.cpp` is in use\n\nhint: stop what runs on it\n")
+    assert (done.code, done.err) == (
+        1,
+        f"error: `llama.cpp` is in use\n  `{folder}`\n\nhint: stop what runs on it\n",
+    )
     held.release()
     assert run("engines", "remove", "llama.cpp").code == 0
     assert not folder.exists()

@@ -110,19 +110,6 @@ def test_there_may_be_nothing_to_update(run: Run) -> None:
     assert run("engines", "update").err == "no engine is set up\n"
 
 
-def test_what_runs_is_not_removed(run: Run) -> None:
-    folder = make_folder(current_folder())
-    held = Hold([Use(name="llama.cpp", folder=str(folder.resolve()))])
-    done = run("engines", "remove", "llama.cpp")
-    assert (done.code, done.err) == (
-        1,
-        f"error: `llama.cpp` is in use\n  `{folder}`\n\nhint: stop what runs on it\n",
-    )
-    held.release()
-    assert run("engines", "remove", "llama.cpp").code == 0
-    assert not folder.exists()
-
-
 def test_programs_get_everything(run: Run) -> None:
     folder = make_folder(current_folder())
     records = {record["name"]: record for record in run("engines", "--json").json}
