@@ -1,26 +1,190 @@
-"""vLLM: high throughput on CUDA GPUs, and on Linux CPUs by its CPU build."""
+"""vLLM's own server: high throughput on CUDA GPUs, and on Linux CPUs by its CPU build."""
 
-from registry.spec import Capability, FactRule, FormatSupport
+from __future__ import annotations
 
-CAPABILITY = Capability(
-    engine="vllm",
-    formats=(
-        FormatSupport("pytorch", bits=(16,), otherwise="bitsandbytes left its tree for a plugin"),
-        FormatSupport(
-            "gptq",
-            bits=(4, 8),
-            refuses=(
-                FactRule("desc_act", True, "refuses act-order GPTQ since 0.32, and these weights are"),
-                FactRule("sym", False, "refuses asymmetric GPTQ since 0.32, and these weights are"),
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from engines.base import Address, Cause, Requirements, Settings, Wire
+from engines.builds import requirements_of
+from engines.vllm_log import read_cause, read_stage
+from registry.cache import cache_folder
+from registry.spec import Architecture, Capability, FactRule, FormatSupport, Machine
+
+# `vllm serve` asks the package index's metadata for "vllm", which the CPU build is not called (0.32), and
+# `vllm.entrypoints.openai.api_server` only warns that it is to go. This is what both of them run.
+SERVER = "vllm.entrypoints.launchers.api_server.entry"
+REASONING_PLUGIN = Path(__file__).with_name("runners") / "vllm_reasoning.py"
+REASONING_PARSER = "launch_tags"
+GIB = 1 << 30
+# A block of the cache holds this many tokens on a CPU (0.32); one block more is vLLM's own, for no request.
+CPU_BLOCK_TOKENS = 128
+# Where nobody knows the layers, the cache gets this share of the memory.
+CACHE_SHARE = 0.25
+BYTES_OF_DTYPE: Mapping[str, int] = {"float32": 4}
+# Our catalogue's names for how a model writes its calls of tools, and vLLM's for what reads them.
+TOOL_PARSERS: Mapping[str, str] = {
+    "deepseek-r1": "deepseek_v3",
+    "deepseek_v3": "deepseek_v3",
+    "deepseek-v3": "deepseek_v3",
+    "deepseek-v3.1": "deepseek_v31",
+    "deepseek-v3.2": "deepseek_v32",
+    "deepseek-v4": "deepseek_v4",
+    "gemma": "gemma4",
+    "glm4": "glm45",
+    "glm5": "glm47",
+    "hermes": "hermes",
+    "llama3": "llama3_json",
+    "minimax": "minimax_m2",
+    "minimax_m3": "minimax_m3",
+    "mistral": "mistral",
+    "qwen": "hermes",
+}
+
+
+class Vllm:
+    """vLLM in a process of its own, on one machine."""
+
+    name = "vllm"
+    capability = Capability(
+        engine=name,
+        formats=(
+            FormatSupport("pytorch", bits=(16,), otherwise="bitsandbytes left its tree for a plugin"),
+            FormatSupport(
+                "gptq",
+                bits=(4, 8),
+                refuses=(
+                    FactRule("desc_act", True, "refuses act-order GPTQ since 0.32, and these weights are"),
+                    FactRule("sym", False, "refuses asymmetric GPTQ since 0.32, and these weights are"),
+                ),
             ),
+            FormatSupport("awq", bits=(4,)),
+            FormatSupport("fp8", accelerators=("cuda",)),
+            FormatSupport("mistral", bits=(16,)),
         ),
-        FormatSupport("awq", bits=(4,)),
-        FormatSupport("fp8", accelerators=("cuda",)),
-        FormatSupport("mistral", bits=(16,)),
-    ),
-    refusals={"gguf": "its GGUF reader left the tree for a plugin", "bnb": "bitsandbytes left its tree for a plugin"},
-    systems=("Linux",),
-    ranks={"cuda": 0, "cpu": 2},
-    launchable=False,
-    setup_bytes=3_000_000_000,
-)
+        refusals={
+            "gguf": "its GGUF reader left the tree for a plugin",
+            "bnb": "bitsandbytes left its tree for a plugin",
+        },
+        systems=("Linux",),
+        ranks={"cuda": 0, "cpu": 2},
+        features=frozenset(("batching", "logprobs", "json_schema", "tools", "reasoning", "several_gpus")),
+        setup_bytes=3_000_000_000,
+    )
+    wire = Wire()
+
+    def requirements_for(self, machine: Machine) -> Requirements:
+        return requirements_of(self.name, machine)
+
+    def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
+        return (
+            *(python, "-P", "-m", SERVER),
+            *("--model", str(settings.model_path.absolute())),
+            *("--served-model-name", settings.name),
+            *_listen_on(address),
+            *("--max-model-len", str(settings.context_length)),
+            *("--max-num-seqs", str(settings.slots)),
+            *("--dtype", settings.dtype),
+            *("--generation-config", "vllm"),
+            *_load_options(settings),
+            *_device_options(settings),
+            *_chat_options(settings),
+            *(("--enforce-eager",) if settings.starts_fast else ()),
+            *(("--trust-remote-code",) if settings.trusts_remote_code else ()),
+            "--disable-uvicorn-access-log",
+            *settings.arguments,
+        )
+
+    def variables(self, settings: Settings) -> Mapping[str, str]:
+        return {
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_CACHE_ROOT": str(cache_folder() / "vllm"),  # of torch.compile
+            "VLLM_LOGGING_LEVEL": "INFO",
+            "VLLM_LOGGING_COLOR": "0",
+            **_reasoning_variables(settings),
+            **_device_variables(settings),
+        }
+
+    def stage_of(self, line: str) -> str | None:
+        return read_stage(line)
+
+    def cause_of(self, log: str) -> Cause | None:
+        return read_cause(log)
+
+
+def cache_bytes(architecture: Architecture, *, context_length: int, slots: int, value_bytes: int = 2) -> int | None:
+    """Return the memory in which vLLM's cache on a CPU holds `slots` whole contexts, None where facts are missing.
+
+    Keys and values [kv_heads, head_size] of each token and layer, in whole blocks.
+    """
+    layers, kv_heads = architecture.layers, architecture.kv_heads or architecture.heads
+    head_size = architecture.head_size
+    if head_size is None and architecture.hidden_size and architecture.heads:
+        head_size = architecture.hidden_size // architecture.heads
+    if not (layers and kv_heads and head_size):
+        return None
+    blocks = slots * math.ceil(context_length / CPU_BLOCK_TOKENS) + 1
+    return blocks * CPU_BLOCK_TOKENS * 2 * layers * kv_heads * head_size * value_bytes
+
+
+def _listen_on(address: Address) -> tuple[str, ...]:
+    if address.socket is not None:
+        return ("--uds", str(address.socket))
+    host, _, port = address.url.removeprefix("http://").rpartition(":")
+    return ("--host", host, "--port", port)
+
+
+def _load_options(settings: Settings) -> tuple[str, ...]:
+    """Return where weights are read from: never from pickles."""
+    if settings.model_format == "mistral":
+        return ("--load-format", "mistral", "--config-format", "mistral", "--tokenizer-mode", "mistral")
+    return ("--load-format", "safetensors")
+
+
+def _device_options(settings: Settings) -> tuple[str, ...]:
+    if settings.accelerator == "cpu":
+        return ("--kv-cache-memory-bytes", str(_cpu_cache_bytes(settings)))
+    return ("--tensor-parallel-size", str(max(1, len(settings.gpus))))
+
+
+def _cpu_cache_bytes(settings: Settings) -> int:
+    known = cache_bytes(
+        settings.architecture,
+        context_length=settings.context_length,
+        slots=settings.slots,
+        value_bytes=BYTES_OF_DTYPE.get(settings.dtype, 2),
+    )
+    return known or max(GIB, int(settings.memory_bytes * CACHE_SHARE))
+
+
+def _chat_options(settings: Settings) -> tuple[str, ...]:
+    chat, options = settings.chat, []
+    if chat.template is not None and settings.model_format != "mistral":  # whose tokenizer has its own
+        options += ["--chat-template", chat.template]
+    if chat.reasoning is not None and chat.reasoning.end:
+        options += ["--reasoning-parser-plugin", str(REASONING_PLUGIN), "--reasoning-parser", REASONING_PARSER]
+    parser = "mistral" if settings.model_format == "mistral" else TOOL_PARSERS.get(chat.tool_calls or "")
+    if parser is not None:
+        options += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
+    return tuple(options)
+
+
+def _reasoning_variables(settings: Settings) -> Mapping[str, str]:
+    reasoning = settings.chat.reasoning
+    if reasoning is None or not reasoning.end:
+        return {}
+    return {"LAUNCH_REASONING_START": reasoning.start or "", "LAUNCH_REASONING_END": reasoning.end}
+
+
+def _device_variables(settings: Settings) -> Mapping[str, str]:
+    if settings.accelerator == "cpu":
+        # Without it a worker process of its own imports everything a third time: 16 of 47 s, and 600 MB (0.32). It
+        # would bind threads to cores, one of them left free; OpenMP's own variable says how many there are instead.
+        return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(settings.batch_threads)}
+    if settings.gpus:
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, settings.gpus))}
+    return {}

@@ -121,7 +121,13 @@ def _with_path(settings: Settings, path: Path) -> Settings:
 
 def _wait(instance: Instance, report: Report, *, is_probed: bool) -> None:
     report(Progress("load", 0, None, f"loading {instance.plan.name}"))
-    instance.process.wait_ready(READY_WITHIN_S, lambda line: report(Progress("load", 0, None, line)))
+
+    def tell(line: str) -> None:
+        if stage := instance.process.engine.stage_of(line):
+            report(Progress("load", 0, None, stage))
+        report(Progress("log", 0, None, line))
+
+    instance.process.wait_ready(READY_WITHIN_S, tell)
     if is_probed:
         _probe(instance)
     report(Progress("load", 1, 1, "ready"))

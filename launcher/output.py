@@ -97,6 +97,8 @@ class Output:
 
     def progress(self, progress: Progress) -> None:
         """Show how far a stage is, once it has taken a while."""
+        if progress.stage == "log":
+            return
         if progress.stage in ("fallback", "licence"):
             self.event(progress.stage, {"message": progress.text})
             self.say(f"  {progress.text}")
@@ -108,7 +110,7 @@ class Output:
 
     def progress_and_log(self, progress: Progress) -> None:
         """Show every line that an engine or its set-up says."""
-        if progress.total is None and progress.stage in ("install", "load"):
+        if progress.total is None and progress.stage in ("install", "log"):
             self.say(f"  {progress.text}")
         else:
             self.progress(progress)
@@ -130,6 +132,7 @@ class _Stage:
         self._latest: Progress | None = None
         self._lock = threading.Lock()
         self._next_line_at = 0.0
+        self._lines_from = time.monotonic() + DISPLAY_AFTER_S
         self._printed = ""
         self._timer = threading.Timer(DISPLAY_AFTER_S, self._show)
         self._timer.daemon = True
@@ -149,17 +152,17 @@ class _Stage:
     def _line(self, progress: Progress) -> None:
         """Tell where there is no terminal: the first time, the last time, what is noted, and now and then between.
 
-        Programs hear of the end of each file.
+        Programs hear of the end of each file. What a loading engine does is told each time, if it takes a while.
         """
         is_end = progress.total is not None and progress.done >= progress.total
         is_end |= self._output.as_json and progress.file_done is not None and progress.file_done == progress.file_total
         now = time.monotonic()
-        if not is_end and not progress.is_note and now < self._next_line_at:
+        if not is_end and not progress.is_note and self.name != "load" and now < self._next_line_at:
             return
         self._next_line_at = now + (1.0 if self._output.as_json else LINE_EVERY_S)
         if self._output.as_json:
             self._output.event(progress.stage, _event_of(progress))
-        elif self.name != "load":
+        elif self.name != "load" or (now > self._lines_from and not is_end):
             self._print_once(f"{progress.stage}: {describe_progress(progress)}")
 
     def _print_once(self, line: str) -> None:

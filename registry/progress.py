@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
-Stage = Literal["resolve", "fallback", "licence", "install", "download", "verify", "start", "load"]
+Stage = Literal["resolve", "fallback", "licence", "install", "download", "verify", "start", "load", "log"]
 
 # A rate is that of the last seconds: long enough to be steady, short enough to show a change.
 RATE_OVER_S = 8.0
@@ -20,7 +20,7 @@ class Progress(NamedTuple):
 
     `text` is the file of which `file_done` of `file_total` bytes are there, or what is going on. `bytes_per_s` is the
     rate of the last seconds, None where it is too early to tell. `fallback` says why another hub is tried,
-    `licence` what to beware of in one that is not open.
+    `licence` what to beware of in one that is not open; `log` is a line that the engine said.
     """
 
     stage: Stage
