@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -134,6 +135,8 @@ def error_in(engine: str, event: Mapping[str, Any]) -> EngineError:
     error: dict[str, Any] = event["error"] if isinstance(event["error"], dict) else {"message": str(event["error"])}
     if "n_prompt_tokens" in error and "n_ctx" in error:
         return context_overflow(error["n_prompt_tokens"], error["n_ctx"])
+    if overflow := _overflow_in(str(error.get("message"))):
+        return overflow
     message = f"`{engine}` refused the request: {error.get('message', error)}"
     code = error.get("code")
     if isinstance(code, int) and 400 <= code < 500:
@@ -141,10 +144,24 @@ def error_in(engine: str, event: Mapping[str, Any]) -> EngineError:
     return GenerationError(message)
 
 
-def context_overflow(prompt_tokens: int, context_length: int) -> ContextOverflowError:
-    """Return the error for a prompt that does not fit, with both numbers."""
+def _overflow_in(message: str) -> ContextOverflowError | None:
+    """Return what vLLM says of a prompt that does not fit (0.32), or None where it is about something else.
+
+    Its count may be the least that there are: it stops where the context is full, and refuses very long texts by their
+    characters, of which a token has at most so many.
+    """
+    if found := re.search(r"context length is (\d+) tokens.* contains (at least )?(\d+) input tokens", message):
+        return context_overflow(int(found[3]), int(found[1]), is_least=found[2] is not None)
+    if found := re.search(r"context length is (\d+) tokens.* contains (\d+) char.* (\d+) char.* (\d+) input", message):
+        context_length, characters, most_characters, most_tokens = map(int, found.groups())
+        return context_overflow(-(-characters * most_tokens // most_characters), context_length, is_least=True)
+    return None
+
+
+def context_overflow(prompt_tokens: int, context_length: int, *, is_least: bool = False) -> ContextOverflowError:
+    """Return the error for a prompt that does not fit, with both numbers; `is_least`: the prompt may have more."""
     return ContextOverflowError(
-        f"The prompt has {prompt_tokens:,} tokens, the context {context_length:,}",
+        f"The prompt has {'at least ' if is_least else ''}{prompt_tokens:,} tokens, the context {context_length:,}",
         prompt_tokens=prompt_tokens,
         context_length=context_length,
         hint="`--context-length` sets the context of each request",

@@ -121,3 +121,32 @@ def test_refusals_become_our_errors() -> None:
     assert refusal.message == "`echo` refused the request: bad role"
     assert isinstance(refusal_of("echo", 503, b'{"error": {"message": "loading"}}'), GenerationError)
     assert refusal_of("echo", 502, b"<html>no</html>").message == "`echo` answered 502: <html>no</html>"
+
+
+# vLLM 0.32's words.
+LIMIT = "This model's maximum context length is 512 tokens. However, your prompt contains"
+OVERFLOWS = [
+    (
+        f"{LIMIT} at least 512 input tokens, which exceeds this limit even without any output tokens. Please reduce the "
+        "length of the input prompt. (parameter=input_tokens, value=512)",
+        (512, "The prompt has at least 512 tokens, the context 512"),
+    ),
+    (
+        f"{LIMIT} 700 input tokens, which exceeds this limit even without any output tokens.",
+        (700, "The prompt has 700 tokens, the context 512"),
+    ),
+    (
+        f"{LIMIT} 26600 characters (more than 8687 characters, which is the upper bound for 511 input tokens). Please "
+        "reduce the length of the input prompt.",
+        (1565, "The prompt has at least 1,565 tokens, the context 512"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), OVERFLOWS)
+def test_vllms_words_for_too_long_a_prompt_are_understood(words: str, expected: tuple[int, str]) -> None:
+    body = json.dumps({"error": {"message": words, "type": "BadRequestError", "param": None, "code": 400}}).encode()
+    error = refusal_of("vllm", 400, body)
+    assert isinstance(error, ContextOverflowError)
+    assert (error.prompt_tokens, error.message) == expected
+    assert error.context_length == 512
