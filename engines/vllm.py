@@ -70,6 +70,7 @@ class Vllm:
         systems=("Linux",),
         ranks={"cuda": 0, "cpu": 2},
         features=frozenset(("batching", "logprobs", "json_schema", "tools", "reasoning", "several_gpus")),
+        launchable=False,
         setup_bytes=3_000_000_000,
     )
     wire = Wire()

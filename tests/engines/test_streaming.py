@@ -127,8 +127,8 @@ def test_refusals_become_our_errors() -> None:
 LIMIT = "This model's maximum context length is 512 tokens. However, your prompt contains"
 OVERFLOWS = [
     (
-        f"{LIMIT} at least 512 input tokens, which exceeds this limit even without any output tokens. Please reduce the "
-        "length of the input prompt. (parameter=input_tokens, value=512)",
+        f"{LIMIT} at least 512 input tokens, which exceeds this limit even without any output tokens. Please "
+        "reduce the length of the input prompt. (parameter=input_tokens, value=512)",
         (512, "The prompt has at least 512 tokens, the context 512"),
     ),
     (
