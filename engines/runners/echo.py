@@ -8,7 +8,7 @@ queues what its slots cannot take, and frees the slot of a client that leaves.
 from __future__ import annotations
 
 import argparse
-import asyncio  # noqa: TID253 - this is a program of its own
+import asyncio
 import contextlib
 import json
 import re
