@@ -16,10 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import registry
-from engines.index import CAPABILITIES
+from engines.builds import DRIVERS, PACKAGES, Build
+from engines.index import CAPABILITIES, capabilities_for
 from launcher.cli.main import main as run
+from launcher.inspection import describe_format
 from registry.schema import json_schema
-from registry.spec import Architecture, Capability, FormatSupport, Model, Source, Spec, format_size, quantization_bits
+from registry.spec import (
+    FEATURES,
+    Architecture,
+    Capability,
+    FormatSupport,
+    Machine,
+    Model,
+    Source,
+    Spec,
+    format_size,
+    quantization_bits,
+)
 from registry.yaml_file import read_entries
 
 FOLDER = Path(__file__).parent
@@ -69,7 +82,7 @@ def pages() -> dict[str, str]:
     models = _built_in_models()
     return {
         "generated/schema.md": NOTE + _schema_page(),
-        "generated/engines.md": NOTE + _engines_table(),
+        "generated/engines.md": NOTE + _engines_page(),
         "generated/commands.md": NOTE + "\n".join(_command_help(command) for command in COMMANDS),
         "generated/faults.md": NOTE + _faults_page(json.loads((FOLDER / "faults.json").read_text("utf-8"))),
         "models/index.md": _models_index(models),
@@ -175,29 +188,77 @@ def _type_of(value: Mapping[str, Any]) -> str:
 # --- engines ---------------------------------------------------------------------------------------------------------
 
 
-def _engines_table() -> str:
+# A machine without a GPU: what it fetches to set an engine up is the table's figure.
+PLAIN_MACHINE = Machine("Linux", "x86_64", cores=8, memory_bytes=32 << 30)
+
+
+def _engines_page() -> str:
+    tables = (
+        "### Formats",
+        _formats_table(),
+        "### Builds",
+        _builds_table(),
+        "### What they offer",
+        _features_table(),
+    )
+    return "\n".join((*tables, "### What they refuse\n", _items(_refusals())))
+
+
+def _formats_table() -> str:
     rows = [
         (
             f"`{capability.engine}`",
             "<br>".join(_format_of(support) for support in capability.formats),
             ", ".join(capability.systems),
-            f"{capability.setup_bytes / 1e9:.1f} GB" if capability.setup_bytes >= 1e8 else "small",
+            f"{capability.setup_bytes / 1e6:,.0f} MB" if capability.setup_bytes else "nothing",
             "by itself" if capability.automatic else "when named",
-            "yes" if capability.launchable else "not yet",
         )
-        for capability in CAPABILITIES
+        for capability in capabilities_for(PLAIN_MACHINE)
     ]
-    table = _table(("Engine", "Reads", "Runs on", "Set-up", "Chosen", "Can be started"), rows)
-    return f"{table}\n{_items(_refusals())}"
+    return "\n" + _table(("Engine", "Reads", "Systems", "Set-up fetches, CPU", "Chosen"), rows)
 
 
 def _format_of(support: FormatSupport) -> str:
-    limits = []
-    if support.bits is not None:
-        limits.append("unquantized" if support.bits == (16,) else f"{', '.join(map(str, support.bits))} bits")
-    if support.accelerators is not None:
-        limits.append(f"on {', '.join(support.accelerators)}")
-    return f"`{support.model_format}`" + (f": {', '.join(limits)}" if limits else "")
+    words = describe_format(support).partition(" ")
+    accelerators = f", on {', '.join(support.accelerators)}" if support.accelerators is not None else ""
+    return f"`{words[0]}`" + (f": {words[2]}" if words[2] else "") + accelerators
+
+
+def _builds_table() -> str:
+    rows = [
+        (f"`{engine}`", f"`{build.variant}`", ", ".join(build.systems), _demands(build), _origin(build))
+        for engine, package in PACKAGES.items()
+        for build in package.builds
+    ]
+    return "\n" + _table(("Engine", "Build", "Systems", "Needs", "From"), rows)
+
+
+def _demands(build: Build) -> str:
+    if build.cuda is not None:
+        lowest, highest = (".".join(map(str, version)) for version in build.compute)
+        upto = "" if build.compute[1][0] > 50 else f" to {highest}"
+        cuda = ".".join(map(str, build.cuda))
+        return f"driver {DRIVERS[build.cuda]} (CUDA {cuda}), compute capability {lowest}{upto or ' or more'}"
+    if build.rocm is not None:
+        return f"ROCm {build.rocm}, {', '.join(f'`{target}`' for target in sorted(build.targets))}"
+    needs = {"vulkan": "Vulkan, a card of AMD or Intel", "metal": "an Apple GPU"}
+    return needs.get(build.variant, "")
+
+
+def _origin(build: Build) -> str:
+    if build.index_url:
+        return f"<{build.index_url}>"
+    return f"PyPI, torch for `{build.torch_backend}` from PyTorch's index" if build.torch_backend else "PyPI"
+
+
+def _features_table() -> str:
+    engines = [capability for capability in CAPABILITIES if capability.features]
+    headings = ("", *(f"`{capability.engine}`" for capability in engines))
+    rows = [
+        (meaning, *("yes" if feature in capability.features else "" for capability in engines))
+        for feature, meaning in FEATURES.items()
+    ]
+    return "\n" + _table(headings, rows)
 
 
 def _refusals() -> Iterator[str]:

@@ -18,7 +18,7 @@ Version = tuple[int, int]
 _XLLAMACPP = "https://xorbitsai.github.io/xllamacpp/whl/"
 _LLAMA_CPP_PYTHON = "https://abetlen.github.io/llama-cpp-python/whl/"
 # The first drivers of each CUDA version (CUDA Toolkit release notes, table 3), for the sentence that names a remedy.
-_DRIVERS: Mapping[Version, str] = {(12, 0): "525", (12, 4): "550", (12, 8): "570", (13, 0): "580", (13, 2): "595"}
+DRIVERS: Mapping[Version, str] = {(12, 0): "525", (12, 4): "550", (12, 8): "570", (13, 0): "580", (13, 2): "595"}
 _RDNA = frozenset(("gfx1030", "gfx1031", "gfx1032", "gfx1100", "gfx1101", "gfx1102"))
 _RDNA_AND_LATER = _RDNA | {"gfx1150", "gfx1151", "gfx1200", "gfx1201", "gfx950"}
 
@@ -210,7 +210,7 @@ def _cuda_lacks(build: Build, cuda: Version, gpu: Gpu) -> str | None:
         return f"no build is made for compute capability {_dotted(gpu.compute)}, which {gpu.name} has"
     if gpu.cuda is None or gpu.cuda < cuda:
         known = f", which knows CUDA {_dotted(gpu.cuda)}" if gpu.cuda else ""
-        return f"its driver is {gpu.driver or 'unknown'}{known}; CUDA {_dotted(cuda)} wants {_DRIVERS[cuda]} or newer"
+        return f"its driver is {gpu.driver or 'unknown'}{known}; CUDA {_dotted(cuda)} wants {DRIVERS[cuda]} or newer"
     return None
 
 

@@ -120,7 +120,7 @@ def lock_bytes(requirements: Requirements) -> int | None:
     """Return the bytes that making the environment fetches, or None where the lock does not say."""
     with open(LOCKS / requirements.lock, encoding="utf-8") as lock:
         found = re.match(r"# download-bytes: (\d+)$", lock.readline().rstrip())
-    return None if found is None else int(found[1])
+    return None if found is None else int(found[1]) or None
 
 
 def list_environments() -> tuple[Environment, ...]:

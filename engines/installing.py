@@ -68,14 +68,14 @@ class _UvError(Exception):
 
 
 def _install(folder: Path, requirements: Requirements, told: Callable[[str], None]) -> None:
-    _run_uv(("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)), {}, told)
+    run_uv(("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)), {}, told)
     without = (LOCKS / requirements.lock).with_suffix(".without")
     arguments = [
         *("pip", "install", "--python", str(python_of(folder)), "--compile-bytecode"),
         *(("--excludes", str(without)) if without.is_file() else ()),
         *_what(requirements),
     ]
-    _run_uv(arguments, uv_sources(requirements, os.environ), told)
+    run_uv(arguments, uv_sources(requirements, os.environ), told)
 
 
 def inputs_of(requirements: Requirements) -> Path:
@@ -115,7 +115,7 @@ _OWN_INDEXES = (
 )
 
 
-def _run_uv(arguments: Sequence[str], variables: Mapping[str, str], told: Callable[[str], None]) -> None:
+def run_uv(arguments: Sequence[str], variables: Mapping[str, str], told: Callable[[str], None]) -> None:
     """Run uv; raises _UvError with all that it said.
 
     It runs in the folder of the locks, whose uv.toml adds to the user's own settings and keeps those of a project out.

