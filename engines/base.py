@@ -80,11 +80,14 @@ class Address(NamedTuple):
 class Wire(NamedTuple):
     """An engine's names for our request fields.
 
-    `names` maps our field to the engine's key where they differ; `unsupported` fields are refused before sending.
+    `names` maps our field to the engine's key where they differ; `unsupported` fields of sampling are refused before
+    sending, as is all that the capability's features do not name. `counts_by_text`: its server renders a conversation
+    as text, and says what the template knows, as llama.cpp's does; others make tokens of messages at once.
     """
 
     names: Mapping[str, str] = _NOTHING
     unsupported: frozenset[str] = frozenset()
+    counts_by_text: bool = False
 
 
 class Cause(NamedTuple):

@@ -25,26 +25,45 @@ import socket
 import socketserver
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
 from engines.base import Address, Engine, Settings
-from engines.generation import DEFAULTS, Result, Target
+from engines.generation import DEFAULTS, Result, Sampling, Target
+from engines.index import CAPABILITIES
 from engines.machine import read_machine
 from engines.process import EngineProcess, new_address
 from engines.session import AsyncSession, Session
-from registry.errors import ContextOverflowError, InvalidRequestError
-from registry.spec import Architecture, Chat
+from registry.errors import ContextOverflowError, GenerationError, InvalidRequestError, UnsupportedParameterError
+from registry.spec import Architecture, Chat, Reasoning
 
 READY_WITHIN_S = 600.0
 SLOTS = 4
 SMALL_CONTEXT, LARGE_CONTEXT = 512, 2048
 # Far longer than a few tokens take on the slowest engine, far shorter than filling the large context.
 PROMPTLY_S = 30.0
+
+
+@dataclass
+class Boat:
+    is_afloat: bool
+
+
+def weather(location: str) -> str:
+    """Return the weather at `location`."""
+    return f"rain in {location}"
+
+
+def tide(harbour: str) -> str:
+    """Return the tide in `harbour`."""
+    return f"low in {harbour}"
+
+
 WORDS = "one two three four five six seven eight nine ten " * 3
 QUESTION = "Write a long story about a small boat on a wide river."
 OUT_OF_RANGE: tuple[tuple[str, object], ...] = (
@@ -63,8 +82,31 @@ OUT_OF_RANGE: tuple[tuple[str, object], ...] = (
 )
 
 
+# Every ability of a model that a method asks for, with the features of an engine that it needs, and the method.
+ABILITIES: dict[str, frozenset[str]] = {
+    "chat": frozenset(),
+    "embed": frozenset({"embeddings"}),
+    "infill": frozenset({"infill"}),
+    "reasoning": frozenset({"reasoning"}),
+}
+ABILITY_USES: dict[str, Callable[[Session], object]] = {
+    "chat": lambda session: session.chat("Hi"),
+    "embed": lambda session: session.embed(["Hi"]),
+    "infill": lambda session: session.infill("a", "b"),
+}
+FEATURE_USES: dict[str, Callable[[Session], object]] = {
+    "logprobs": lambda session: session.generate("Hi", logprobs=1),
+    "json_schema": lambda session: session.chat("Hi", json_schema={"type": "object"}),
+    "tools": lambda session: session.chat("Hi", tools=[weather]),
+    "reasoning": lambda session: session.chat("Hi", reasoning="on"),
+    "reasoning_budget": lambda session: session.chat("Hi", reasoning=8),
+    "embeddings": lambda session: session.embed(["Hi"]),
+    "infill": lambda session: session.infill("a", "b"),
+}
+
+
 class Checkpoint(NamedTuple):
-    """Weights to test with. `has_system_role`: their template takes a system message as it is.
+    """Weights to test with. `has_system_role`, `has_tools`: what their template takes; `thinks`: it always reasons.
 
     `is_model` is false for an engine that has none, and so neither samples nor goes on for ever.
     """
@@ -74,7 +116,10 @@ class Checkpoint(NamedTuple):
     quantization: str = "none"
     architecture: Architecture = Architecture()
     chat: Chat = Chat()
+    abilities: frozenset[str] = frozenset({"chat"})
     has_system_role: bool = True
+    has_tools: bool = False
+    thinks: bool = False
     is_model: bool = True
     arguments: tuple[str, ...] = ()
 
@@ -123,7 +168,15 @@ def started(
         )
         try:
             process.wait_ready(READY_WITHIN_S)
-            target = Target(settings.name, engine.name, engine.wire, context_length)
+            target = Target(
+                settings.name,
+                engine.name,
+                engine.wire,
+                context_length,
+                features=engine.capability.features,
+                abilities=checkpoint.abilities,
+                reasoning=checkpoint.chat.reasoning,
+            )
             yield Running(address, target, process, checkpoint.is_model)
         finally:
             process.stop()
@@ -296,6 +349,170 @@ class EngineConformance:
                 ask(prompt)
             assert caught.value.prompt_tokens >= SMALL_CONTEXT
             assert caught.value.context_length == SMALL_CONTEXT
+
+    def test_what_engine_or_model_cannot_do_is_refused_before_anything_is_sent(self, running: Running) -> None:
+        """With all abilities the engine refuses what its capability lacks; without abilities the model refuses."""
+        able = running.target._replace(abilities=frozenset(ABILITIES), reasoning=Reasoning("<think>", "</think>", True))
+        unable = able._replace(abilities=frozenset(), reasoning=None, models_with=lambda ability: (f"with-{ability}",))
+        with unspoken_to() as address:
+            for feature, ask in FEATURE_USES.items():
+                if feature not in running.target.features:
+                    with pytest.raises(UnsupportedParameterError) as caught:
+                        ask(Session(address, able))
+                    assert caught.value.engine == self.engine.name
+                    features = {each.engine: each.features for each in CAPABILITIES}
+                    assert all(feature in features[engine] for engine in caught.value.engines)
+            for name in running.target.wire.unsupported:
+                sampling: Any = {name: 1}
+                with pytest.raises(UnsupportedParameterError, match=name):
+                    Session(address, able).generate("Hi", **sampling)
+            for ability, use in ABILITY_USES.items():
+                if ABILITIES[ability] <= running.target.features:
+                    with pytest.raises(UnsupportedParameterError) as caught:
+                        use(Session(address, unable))
+                    assert caught.value.models == (f"with-{ability}",)
+
+    # --- more than text for text -------------------------------------------------------------------------------------
+
+    def test_a_system_message_counts_or_begins_the_first_user_message(
+        self, running: Running, checkpoint: Checkpoint
+    ) -> None:
+        session = running.session
+        system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a boat?"}
+        reply = session.chat([system, user], temperature=0, max_tokens=8)
+        assert session.count_tokens([system, user]) == reply.usage.prompt_tokens
+        merged = [{"role": "user", "content": "Be brief.\n\nWhat is a boat?"}]
+        if checkpoint.has_system_role:
+            assert reply.notes == ()
+            assert session.count_tokens([system, user]) != session.count_tokens([user])
+        else:
+            assert "no system role" in reply.notes[0]
+            assert reply.usage.prompt_tokens == session.count_tokens(merged)
+            assert reply.text == session.chat(merged, temperature=0, max_tokens=8).text
+
+    def test_logprobs_have_an_entry_for_each_token(self, running: Running) -> None:
+        self.needs(running, "logprobs")
+        few: Sampling = {"temperature": 0, "max_tokens": 6, "logprobs": 3}
+        answers = [running.session.chat(QUESTION, **few), running.session.generate(WORDS, **few)]
+        for answer in answers:
+            assert answer.logprobs is not None
+            assert len(answer.logprobs) == answer.usage.completion_tokens
+            assert "".join(each.token for each in answer.logprobs).endswith(answer.text)
+            for token, logprob, alternatives in answer.logprobs:
+                assert logprob <= 0
+                assert 1 <= len(alternatives) <= 3
+                assert alternatives[0][0] == token
+                assert alternatives[0][1] == pytest.approx(logprob, abs=1e-3)
+                assert [value for _, value in alternatives] == sorted((v for _, v in alternatives), reverse=True)
+        none = running.session.generate(WORDS, temperature=0, max_tokens=6, logprobs=0).logprobs or ()
+        assert [each.token for each in none] == [each.token for each in answers[1].logprobs or ()]
+        assert {each.alternatives for each in none} == {()}
+        assert running.session.generate(WORDS, temperature=0, max_tokens=6).logprobs is None
+
+    def test_a_schema_is_satisfied_and_read(self, running: Running) -> None:
+        self.needs(running, "json_schema")
+        schema = {
+            "type": "object",
+            "properties": {"colour": {"enum": ["red", "green"]}, "count": {"type": "integer", "enum": [3, 4]}},
+            "required": ["colour", "count"],
+            "additionalProperties": False,
+        }
+        reply = running.session.chat("Name a colour and a number.", json_schema=schema, temperature=0, max_tokens=64)
+        assert reply.parsed == json.loads(reply.text)
+        assert reply.parsed["colour"] in ("red", "green")
+        assert reply.parsed["count"] in (3, 4)
+        boat = running.session.chat("A boat?", json_schema=Boat, temperature=0, max_tokens=64).parsed
+        assert isinstance(boat, Boat)
+        assert boat.is_afloat in (True, False)
+
+    def test_characters_of_several_tokens_come_whole(self, running: Running) -> None:
+        """Nothing of a character that is split over tokens is lost or shown early, whatever the text."""
+        if "json_schema" in running.target.features:
+            text = "Grüße, 世界 🙂 und 🦙🏳️‍🌈"
+            schema = {"type": "object", "properties": {"a": {"const": text}}, "required": ["a"]}
+            stream = running.session.chat_stream("Go on", json_schema=schema, temperature=0, max_tokens=120)
+            chunks = [chunk.text for chunk in stream]
+            assert stream.result.parsed == {"a": text}
+        else:
+            stream = running.session.generate_stream("🙂🦙世界 " * 12, temperature=0, max_tokens=48)  # type: ignore[assignment]
+            chunks = [chunk.text for chunk in stream]
+        assert "".join(chunks) == stream.result.text
+        assert "\N{REPLACEMENT CHARACTER}" not in stream.result.text
+
+    def test_an_answer_that_is_cut_is_no_json(self, running: Running) -> None:
+        self.needs(running, "json_schema")
+        schema = {"type": "object", "properties": {"a": {"const": "word " * 40}}, "required": ["a"]}
+        with pytest.raises(GenerationError, match="not whole JSON"):
+            running.session.chat("Go on", json_schema=schema, temperature=0, max_tokens=8)
+
+    def test_tools_are_called_or_refused_where_the_template_has_none(
+        self, running: Running, checkpoint: Checkpoint
+    ) -> None:
+        self.needs(running, "tools")
+        if not checkpoint.has_tools:
+            with pytest.raises(UnsupportedParameterError, match="chat template") as caught:
+                running.session.chat("Weather in Paris?", tools=[weather])
+            assert caught.value.parameter == "tools"
+            return
+        question = {"role": "user", "content": "What is the weather in Paris?"}
+        reply = running.session.chat([question], tools=[weather], tool_choice="required", temperature=0, max_tokens=128)
+        assert reply.finish_reason == "tool_calls"
+        call = reply.tool_calls[0]
+        assert call.name == "weather"
+        assert weather(**call.arguments)
+        talk = [question, reply.message, call.answer(weather(**call.arguments))]
+        assert running.session.chat(talk, tools=[weather], temperature=0, max_tokens=8).usage.prompt_tokens > 0
+        named = running.session.chat(
+            [question], tools=[weather, tide], tool_choice="tide", temperature=0, max_tokens=128
+        )
+        assert [each.name for each in named.tool_calls] == ["tide"]
+        assert named.finish_reason == "tool_calls"
+
+    def test_reasoning_is_apart_from_the_text(self, running: Running, checkpoint: Checkpoint) -> None:
+        self.needs(running, "reasoning")
+        if checkpoint.chat.reasoning is None:
+            with pytest.raises(UnsupportedParameterError, match="does not reason"):
+                running.session.chat("Hi", reasoning="on")
+            return
+        start = checkpoint.chat.reasoning.start or "<think>"
+        with running.session.chat_stream(QUESTION, reasoning="on", temperature=0, max_tokens=64) as stream:
+            chunks = list(stream)
+        reply = stream.result
+        assert "".join(chunk.reasoning for chunk in chunks) == (reply.reasoning or "")
+        assert start not in reply.text
+        if checkpoint.thinks:
+            assert reply.reasoning
+            assert 0 < reply.usage.reasoning_tokens <= reply.usage.completion_tokens
+        if checkpoint.chat.reasoning.hybrid:
+            assert running.session.chat(QUESTION, reasoning="off", temperature=0, max_tokens=8).reasoning is None
+
+    def test_a_budget_limits_the_reasoning(self, running: Running, checkpoint: Checkpoint) -> None:
+        self.needs(running, "reasoning_budget")
+        if checkpoint.chat.reasoning is None:
+            pytest.skip("the checkpoint does not reason")
+        reply = running.session.chat(QUESTION, reasoning=4, temperature=0, max_tokens=64)
+        assert reply.usage.reasoning_tokens <= 8
+
+    def test_texts_have_vectors(self, running: Running, checkpoint: Checkpoint) -> None:
+        self.needs(running, "embeddings")
+        if "embed" not in checkpoint.abilities:
+            pytest.skip("the checkpoint makes no vectors")
+        first, second, again = running.session.embed(["a boat", "a very different text", "a boat"])
+        assert len(first) == len(second) > 1
+        assert first == pytest.approx(again, abs=1e-4)
+        assert first != pytest.approx(second, abs=1e-4)
+
+    def test_what_is_between_two_texts_is_filled_in(self, running: Running, checkpoint: Checkpoint) -> None:
+        self.needs(running, "infill")
+        if "infill" not in checkpoint.abilities:
+            pytest.skip("the checkpoint fills nothing in")
+        result = running.session.infill("def add(a, b):\n    return ", "\n\nprint(add(1, 2))", max_tokens=6)
+        assert 1 <= result.usage.completion_tokens <= 6
+        assert result.finish_reason in ("stop", "length")
+
+    def needs(self, running: Running, feature: str) -> None:
+        if feature not in running.target.features:
+            pytest.skip(f"{self.engine.name} does not offer it, and says so")
 
     # --- many at once, and those who leave ---------------------------------------------------------------------------
 

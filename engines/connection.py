@@ -51,7 +51,7 @@ class Connection:
             self._socket = self._http.sock
             if self._is_closed:  # from another thread, before there was anything to hang up
                 raise ConnectionAbortedError
-            self._http.request("POST", post.path, post.body, HEADERS)
+            self._http.request("GET" if post.body is None else "POST", post.path, post.body, HEADERS)
             self._await_within_deadline()
             self._response = self._http.getresponse()
         return self._response.status
@@ -104,7 +104,9 @@ class AsyncConnection:
         self._timeout_s = post.timeout_s
         self._client = open_client(self._address, post.timeout_s)
         with self._translated():
-            self._response = await self._client.post(self._address.url + post.path, data=post.body, headers=HEADERS)
+            method = "GET" if post.body is None else "POST"
+            url = self._address.url + post.path
+            self._response = await self._client.request(method, url, data=post.body, headers=HEADERS)
         return self._response.status
 
     async def read(self) -> bytes:

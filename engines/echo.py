@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
-from registry.spec import Capability, FormatSupport, Machine
+from registry.spec import FEATURES, Capability, FormatSupport, Machine
 
 RUNNER = Path(__file__).parent / "runners" / "echo.py"
 FORMATS = ("gguf", "pytorch", "gptq", "awq", "fp8", "mlx", "mistral")
@@ -24,8 +24,9 @@ class Echo:
         systems=("Linux", "Darwin", "Windows"),
         automatic=False,
         needs_weights=False,
+        features=frozenset(FEATURES) - {"several_gpus"},
     )
-    wire = Wire()
+    wire = Wire(counts_by_text=True)
 
     def requirements_for(self, machine: Machine) -> Requirements | None:
         """Return none: it runs on the launcher's own Python."""

@@ -1,27 +1,26 @@
 """What is asked of an engine and what comes back, the same on every engine: requests, their validation, results.
 
 Standard library only and no input or output, so that the sync and the async session, and the gateway, share it.
-How an engine's stream becomes chunks and a result is in `streaming.py`.
+Conversations are read in `messages.py`, requests made in `requests.py`, and streams become results in `streaming.py`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, Literal, NamedTuple, Self, TypedDict, TypeVar
 
 from engines.base import Wire
-from registry.errors import ContextOverflowError, InvalidRequestError, UnsupportedParameterError
-from registry.spec import GenerationDefaults
+from engines.messages import Message
+from engines.structured import Schema
+from engines.tools import ToolCall
+from registry.errors import InvalidRequestError
+from registry.spec import GenerationDefaults, Reasoning
 
-Message = Mapping[str, Any]
-Messages = str | Sequence[Message]
+T = TypeVar("T")
 FinishReason = Literal["stop", "length", "tool_calls"]
-
-CHAT_PATH = "/v1/chat/completions"
-COMPLETION_PATH = "/v1/completions"
 
 
 class Sampling(TypedDict, total=False):
@@ -35,6 +34,8 @@ class Sampling(TypedDict, total=False):
     repetition_penalty: float
     seed: int
     stop: str | Sequence[str]
+    logprobs: int
+    reasoning: Literal["on", "off", "auto"] | int
     timeout_s: float
 
 
@@ -65,28 +66,51 @@ class Timings(NamedTuple):
     tokens_per_s: float
 
 
+class TokenLogprob(NamedTuple):
+    """A token of the answer, the logarithm of its probability, and the likeliest tokens in its place with theirs."""
+
+    token: str
+    logprob: float
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The whole answer to a prompt; printing it prints the text."""
+    """The whole answer to a prompt; printing it prints the text.
+
+    `logprobs` has an entry for each token where they were asked for. `notes` say what was done otherwise than asked.
+    """
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __str__(self) -> str:
         return self.text
 
 
 @dataclass(frozen=True, slots=True)
-class Reply(Result):
-    """The whole answer to a conversation; `message` is ready to append to it."""
+class Reply(Result, Generic[T]):
+    """The whole answer to a conversation; `message` is ready to append to it.
+
+    `parsed` is the text read by the `json_schema` that was asked for, None without one.
+    """
 
     reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    parsed: T = None  # type: ignore[assignment]
 
     @property
     def message(self) -> Message:
-        return {"role": "assistant", "content": self.text}
+        calls = {"tool_calls": [call.described() for call in self.tool_calls]} if self.tool_calls else {}
+        return {"role": "assistant", "content": self.text, **calls}
+
+    def with_reasoning_tokens(self, tokens: int) -> Self:
+        """Return the reply with its reasoning counted, which most engines do not."""
+        return replace(self, usage=self.usage._replace(reasoning_tokens=min(tokens, self.usage.completion_tokens)))
 
 
 class Chunk(NamedTuple):
@@ -142,8 +166,24 @@ class Texts(NamedTuple):
         return list(texts)
 
 
+class Effort(NamedTuple):
+    """How much a model may think before it answers: `on`, `off`, as it likes, or a number of tokens."""
+
+    words: tuple[str, ...] = ("on", "off", "auto")
+
+    def check(self, name: str, value: object) -> object:
+        """Return a word or a number of tokens; raises InvalidRequestError naming field and value."""
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        if not is_number and value not in self.words:
+            known = ", ".join(f"`{word}`" for word in self.words)
+            raise InvalidRequestError(
+                f"`{name}` must be {known} or a number of tokens above 0, not `{value!r}`", parameter=name
+            )
+        return value
+
+
 # The highest seed is one short of what 32 bits hold: llama.cpp takes that last value for "choose one at random".
-FIELDS: Mapping[str, Number | Texts] = {
+FIELDS: Mapping[str, Number | Texts | Effort] = {
     "max_tokens": Number(int, 1),
     "temperature": Number(float, 0, 2),
     "top_p": Number(float, 0, 1, above=True),
@@ -152,6 +192,8 @@ FIELDS: Mapping[str, Number | Texts] = {
     "repetition_penalty": Number(float, 0, above=True),
     "seed": Number(int, 0, 2**32 - 2),
     "stop": Texts(),
+    "logprobs": Number(int, 0, 20),
+    "reasoning": Effort(),
     "timeout_s": Number(float, 0, above=True),
 }
 DEFAULTS: Mapping[str, object] = {
@@ -188,10 +230,16 @@ def check_sampling(sampling: Mapping[str, object]) -> dict[str, object]:
 # --- requests --------------------------------------------------------------------------------------------------------
 
 
+def no_models(ability: str) -> tuple[str, ...]:
+    """Return the models of the catalogue with an ability, where there is no catalogue."""
+    return ()
+
+
 class Target(NamedTuple):
     """The running model that a request is made for: its name at the engine, the engine's words, the model's facts.
 
-    `context_length` is in tokens and holds for each request.
+    `context_length` is in tokens and holds for each request. `features` are the engine's, `abilities` the model's;
+    `models_with` names models of the catalogue that have an ability.
     """
 
     name: str
@@ -199,134 +247,40 @@ class Target(NamedTuple):
     wire: Wire
     context_length: int
     defaults: GenerationDefaults = GenerationDefaults()
+    features: frozenset[str] = frozenset()
+    abilities: frozenset[str] = frozenset({"chat"})
+    reasoning: Reasoning | None = None
+    models_with: Callable[[str], tuple[str, ...]] = no_models
 
 
 class Post(NamedTuple):
-    """A request as an engine takes it: where to, the JSON, and how long its answer may take."""
+    """A request as an engine takes it: where to, the JSON (None is a GET), and how long its answer may take."""
 
     path: str
-    body: bytes
+    body: bytes | None
     timeout_s: float | None = None
 
 
-def completion_request(
-    target: Target, prompt: str, sampling: Mapping[str, object], *, include_usage: bool = True
-) -> Post:
-    """Return the request that goes on with `prompt` as it stands; raises the errors of `check_sampling` and more.
+class Template(NamedTuple):
+    """What a model's chat template knows."""
 
-    InvalidRequestError for an empty prompt, UnsupportedParameterError, ContextOverflowError for `max_tokens`.
+    has_system_role: bool
+    has_tools: bool
+
+
+class Draft(NamedTuple):
+    """A request that was checked; if it `depends_on_template`, `fitted` makes it one that the template understands.
+
+    `schema` is what the answer is read by, `logprobs` how many alternatives of each token are wanted.
     """
-    return _request(target, COMPLETION_PATH, {"prompt": _read_prompt(prompt)}, sampling, include_usage)
 
+    path: str
+    body: Mapping[str, object]
+    timeout_s: float | None = None
+    depends_on_template: bool = False
+    schema: Schema | None = None
+    logprobs: int | None = None
+    notes: tuple[str, ...] = ()
 
-def chat_request(
-    target: Target, messages: Messages, sampling: Mapping[str, object], *, include_usage: bool = True
-) -> Post:
-    """Return the request that answers `messages` through the model's template; raises as `completion_request`."""
-    return _request(target, CHAT_PATH, {"messages": read_messages(messages)}, sampling, include_usage)
-
-
-def _request(
-    target: Target, path: str, subject: Mapping[str, object], sampling: Mapping[str, object], include_usage: bool
-) -> Post:
-    given = check_sampling(sampling)
-    timeout_s = given.pop("timeout_s", None)
-    assert timeout_s is None or isinstance(timeout_s, int | float)
-    values = _complete(target, given)
-    body = {
-        "model": target.name,
-        **subject,
-        **{target.wire.names.get(name, name): value for name, value in values.items()},
-        "stream": True,
-        "stream_options": {"include_usage": include_usage},
-    }
-    return Post(path, json.dumps(body).encode(), timeout_s)
-
-
-def _complete(target: Target, given: Mapping[str, object]) -> dict[str, object]:
-    """Return every field that the engine is sent: what servers would choose themselves differs between them."""
-    _refuse_unsupported(target, given)
-    _refuse_overflow(target, given)
-    limit = min(target.defaults.max_tokens or target.context_length, target.context_length)
-    values = {**DEFAULTS, "max_tokens": limit, **_defaults_of(target.defaults), **given}
-    if values["top_k"] == -1:
-        values["top_k"] = 0
-    if values["temperature"] == 0:
-        values.update(WHOLE)
-    return {name: value for name, value in values.items() if name not in target.wire.unsupported}
-
-
-def _defaults_of(defaults: GenerationDefaults) -> dict[str, object]:
-    values = {name: value for name, value in defaults._asdict().items() if name != "max_tokens"}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _refuse_unsupported(target: Target, given: Iterable[str]) -> None:
-    for name in given:
-        if name in target.wire.unsupported:
-            raise UnsupportedParameterError(
-                f"`{target.engine}` cannot honour `{name}`", parameter=name, engine=target.engine
-            )
-
-
-def _refuse_overflow(target: Target, given: Mapping[str, object]) -> None:
-    max_tokens = given.get("max_tokens")
-    if isinstance(max_tokens, int) and max_tokens > target.context_length:
-        raise ContextOverflowError(
-            f"`max_tokens` of {max_tokens:,} is more than the context of {target.context_length:,} tokens",
-            prompt_tokens=0,
-            context_length=target.context_length,
-            hint="`--context-length` sets the context of each request",
-        )
-
-
-# --- messages --------------------------------------------------------------------------------------------------------
-
-ROLES: Mapping[str, str] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-
-
-def read_messages(messages: Messages) -> list[dict[str, str]]:
-    """Return the conversation as roles and texts; a text is one user message, parts of text are joined.
-
-    Raises InvalidRequestError for no messages, and for roles, keys and contents that are not text.
-    """
-    given: object = [{"role": "user", "content": messages}] if isinstance(messages, str) and messages else messages
-    if not isinstance(given, list | tuple) or not given:
-        raise InvalidRequestError("There must be a message, or a text that is not empty", parameter="messages")
-    return [_read_message(message, f"messages.{index}") for index, message in enumerate(given)]
-
-
-def _read_prompt(prompt: object) -> str:
-    if not isinstance(prompt, str) or not prompt:
-        raise InvalidRequestError("The prompt must be a text that is not empty", parameter="prompt")
-    return prompt
-
-
-def _read_message(message: object, where: str) -> dict[str, str]:
-    if not isinstance(message, Mapping):
-        raise InvalidRequestError(f"`{where}` must have a role and a content, not be `{message!r}`", parameter=where)
-    given = {key: value for key, value in message.items() if value is not None}
-    for key in given:
-        if key not in ("role", "content"):
-            raise InvalidRequestError(f"`{where}` has the key `{key}`, which is not supported", parameter=where)
-    role = ROLES.get(str(given.get("role")))
-    if role is None:
-        known = ", ".join(f"`{name}`" for name in ROLES)
-        raise InvalidRequestError(
-            f"`{where}.role` must be one of {known}, not `{given.get('role')}`", parameter=f"{where}.role"
-        )
-    return {"role": role, "content": _read_content(given.get("content"), f"{where}.content")}
-
-
-def _read_content(content: object, where: str) -> str:
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not isinstance(parts, list | tuple):
-        raise InvalidRequestError(f"`{where}` must be a text or a list of text parts", parameter=where)
-    return "".join(_read_part(part, f"{where}.{index}") for index, part in enumerate(parts))
-
-
-def _read_part(part: object, where: str) -> str:
-    text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
-    if not isinstance(text, str):
-        raise InvalidRequestError(f"`{where}` must be of type `text`: the model reads text only", parameter=where)
-    return text
+    def post(self) -> Post:
+        return Post(self.path, json.dumps(self.body).encode(), self.timeout_s)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
-from registry.spec import Capability, FormatSupport, Machine
+from registry.spec import FEATURES, Capability, FormatSupport, Machine
 
 RUNNER = Path(__file__).with_name("runners") / "llama_cpp.py"
 
@@ -75,8 +75,12 @@ class LlamaCpp:
         formats=(FormatSupport("gguf"),),
         ranks={"cpu": 0, "metal": 0, "cuda": 1},
         aliases=("llamacpp", "llama_cpp", "llama-cpp", "xllamacpp"),
+        features=frozenset(FEATURES) - {"several_gpus"},
     )
-    wire = Wire(names={"repetition_penalty": "repeat_penalty"})
+    wire = Wire(
+        names={"repetition_penalty": "repeat_penalty", "reasoning_budget": "reasoning_budget_tokens"},
+        counts_by_text=True,
+    )
 
     def requirements_for(self, machine: Machine) -> Requirements:
         return requirements_of(self.name, machine)

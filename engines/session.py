@@ -1,35 +1,31 @@
-"""Our client of a running engine: generate, chat and their streams, counted tokens; sync and async.
+"""Our client of a running engine: generate, chat and their streams, what is between texts, vectors, counted tokens.
 
-HTTP is imported with the first request, which a launch makes while the engine loads.
+Sync and async. HTTP is imported with the first request, which a launch makes while the engine loads.
 """
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
+from engines import exchanges
 from engines.base import Address
-from engines.generation import (
-    Chunk,
-    Messages,
-    Post,
-    Reply,
-    Result,
-    Sampling,
-    Target,
-    chat_request,
-    completion_request,
-    read_messages,
-)
+from engines.exchanges import Exchange
+from engines.generation import Chunk, Draft, Reply, Result, Sampling, Target, Template
+from engines.messages import Messages
+from engines.requests import chat_request, completion_request, fitted, infill_request
 from engines.streaming import StreamReader, refusal_of
+from engines.structured import parse_answer
+from engines.tools import Tool
 from registry.errors import GenerationError
 
 if TYPE_CHECKING:
     from engines.connection import AsyncConnection, Connection
 
+T = TypeVar("T")
 Answer = TypeVar("Answer", bound=Result)
 
 
@@ -43,6 +39,7 @@ class Session:
     def __init__(self, address: Address, target: Target) -> None:
         self._address = address
         self._target = target
+        self._template: Template | None = None
         self._is_closed = False
 
     def generate(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Result:
@@ -52,28 +49,87 @@ class Session:
 
     def generate_stream(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Stream[Result]:
         """Return what follows `prompt` piece by piece; the request is sent when the first piece is asked for."""
-        return self._stream(completion_request(self._target, prompt, sampling), StreamReader.result)
+        return self._stream(completion_request(self._target, prompt, sampling), _result_of)
 
-    def chat(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Reply:
-        """Return the model's answer to `messages`; a text is one user message."""
-        with self.chat_stream(messages, **sampling) as stream:
+    def infill(self, prefix: str, suffix: str, /, **sampling: Unpack[Sampling]) -> Result:
+        """Return what belongs between `prefix` and `suffix`, white space as the model makes it."""
+        with self.infill_stream(prefix, suffix, **sampling) as stream:
             return stream.read()
 
-    def chat_stream(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Stream[Reply]:
+    def infill_stream(self, prefix: str, suffix: str, /, **sampling: Unpack[Sampling]) -> Stream[Result]:
+        """Return the same piece by piece."""
+        return self._stream(infill_request(self._target, prefix, suffix, sampling), _result_of)
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        /,
+        *,
+        tools: Sequence[Tool] = ...,
+        tool_choice: str | Mapping[str, Any] = ...,
+        **sampling: Unpack[Sampling],
+    ) -> Reply[None]: ...
+    @overload
+    def chat(self, messages: Messages, /, *, json_schema: type[T], **sampling: Unpack[Sampling]) -> Reply[T]: ...
+    @overload
+    def chat(
+        self, messages: Messages, /, *, json_schema: Mapping[str, Any], **sampling: Unpack[Sampling]
+    ) -> Reply[Any]: ...
+    def chat(self, messages: Messages, /, **asked: Any) -> Reply[Any]:
+        """Return the model's answer to `messages`; a text is one user message.
+
+        `tools` are what the model may ask to be called, functions or OpenAI's descriptions of them, and `tool_choice`
+        is `auto`, `none`, `required` or a tool's name. With `json_schema`, a schema or a class, the answer is JSON and
+        the reply's `parsed` what it says.
+        """
+        with self.chat_stream(messages, **asked) as stream:
+            return stream.read()
+
+    def chat_stream(
+        self,
+        messages: Messages,
+        /,
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: str | Mapping[str, Any] = "auto",
+        json_schema: type[Any] | Mapping[str, Any] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Stream[Reply[Any]]:
         """Return the answer to `messages` piece by piece; the request is sent when the first piece is asked for."""
-        return self._stream(chat_request(self._target, messages, sampling), StreamReader.reply)
+        draft = chat_request(
+            self._target, messages, sampling, tools=tools, tool_choice=tool_choice, json_schema=json_schema
+        )
+        return self._stream(draft, self._reply_of)
+
+    def embed(self, texts: Sequence[str], /) -> list[list[float]]:
+        """Return a vector for each text, in their order."""
+        return self._run(exchanges.embed(self._target, texts)).vectors
 
     def count_tokens(self, messages: Messages, /) -> int:
         """Return the tokens that `messages` are as a prompt, the model's template included."""
-        prompt = _read_prompt(self._ask(_template_request(messages)))
-        return _read_count(self._ask(_tokenize_request(prompt)))
+        return self._run(exchanges.count_tokens(self._target, messages, self._template))
 
     def close(self) -> None:
         """Refuse further requests; a stream that is open goes on until it is closed."""
         self._is_closed = True
 
-    def _stream(self, post: Post, finish: Callable[[StreamReader], Answer]) -> Stream[Answer]:
-        return Stream(self._connection(), self._target.engine, post, finish)
+    def _stream(self, draft: Draft, finish: Callable[[StreamReader, Draft], Answer]) -> Stream[Answer]:
+        return Stream(self._connection(), self._target.engine, draft, self._fit, finish)
+
+    def _fit(self, draft: Draft) -> Draft:
+        """Return the request as the model's template understands it, which is asked once."""
+        if not draft.depends_on_template:
+            return draft
+        if self._template is None:
+            self._template = self._run(exchanges.read_template(self._target))
+        return fitted(self._target, draft, self._template)
+
+    def _reply_of(self, reader: StreamReader, draft: Draft) -> Reply[Any]:
+        reply = _reply_of(reader, draft)
+        if reply.reasoning is None or reply.usage.reasoning_tokens:
+            return reply
+        return reply.with_reasoning_tokens(self._run(exchanges.count_text(self._target, reply.reasoning)))
 
     def _connection(self) -> Connection:
         from engines.connection import Connection
@@ -81,13 +137,21 @@ class Session:
         _refuse_closed(self._is_closed)
         return Connection(self._target.engine, self._address)
 
-    def _ask(self, post: Post) -> Mapping[str, object]:
-        connection = self._connection()
+    def _run(self, exchange: Exchange[T]) -> T:
+        """Send what an exchange asks, until it has its result."""
         try:
-            status = connection.send(post)
-            return _read_answer(self._target.engine, status, connection.read_all())
-        finally:
-            connection.close()
+            post = next(exchange)
+            while True:
+                connection = self._connection()
+                try:
+                    status = connection.send(post)
+                    body = connection.read_all()
+                finally:
+                    connection.close()
+                post = exchange.send((status, body))
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +166,7 @@ class AsyncSession:
     def __init__(self, address: Address, target: Target) -> None:
         self._address = address
         self._target = target
+        self._template: Template | None = None
         self._is_closed = False
 
     async def generate(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Result:
@@ -111,28 +176,82 @@ class AsyncSession:
 
     def generate_stream(self, prompt: str, /, **sampling: Unpack[Sampling]) -> AsyncStream[Result]:
         """Return what follows `prompt` piece by piece; the request is sent when the first piece is asked for."""
-        return self._stream(completion_request(self._target, prompt, sampling), StreamReader.result)
+        return self._stream(completion_request(self._target, prompt, sampling), _result_soon)
 
-    async def chat(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Reply:
-        """Return the model's answer to `messages`; a text is one user message."""
-        async with self.chat_stream(messages, **sampling) as stream:
+    async def infill(self, prefix: str, suffix: str, /, **sampling: Unpack[Sampling]) -> Result:
+        """Return what belongs between `prefix` and `suffix`, white space as the model makes it."""
+        async with self.infill_stream(prefix, suffix, **sampling) as stream:
             return await stream.read()
 
-    def chat_stream(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> AsyncStream[Reply]:
+    def infill_stream(self, prefix: str, suffix: str, /, **sampling: Unpack[Sampling]) -> AsyncStream[Result]:
+        """Return the same piece by piece."""
+        return self._stream(infill_request(self._target, prefix, suffix, sampling), _result_soon)
+
+    @overload
+    async def chat(
+        self,
+        messages: Messages,
+        /,
+        *,
+        tools: Sequence[Tool] = ...,
+        tool_choice: str | Mapping[str, Any] = ...,
+        **sampling: Unpack[Sampling],
+    ) -> Reply[None]: ...
+    @overload
+    async def chat(self, messages: Messages, /, *, json_schema: type[T], **sampling: Unpack[Sampling]) -> Reply[T]: ...
+    @overload
+    async def chat(
+        self, messages: Messages, /, *, json_schema: Mapping[str, Any], **sampling: Unpack[Sampling]
+    ) -> Reply[Any]: ...
+    async def chat(self, messages: Messages, /, **asked: Any) -> Reply[Any]:
+        """Return the model's answer to `messages`, as `Session.chat` does."""
+        async with self.chat_stream(messages, **asked) as stream:
+            return await stream.read()
+
+    def chat_stream(
+        self,
+        messages: Messages,
+        /,
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: str | Mapping[str, Any] = "auto",
+        json_schema: type[Any] | Mapping[str, Any] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncStream[Reply[Any]]:
         """Return the answer to `messages` piece by piece; the request is sent when the first piece is asked for."""
-        return self._stream(chat_request(self._target, messages, sampling), StreamReader.reply)
+        draft = chat_request(
+            self._target, messages, sampling, tools=tools, tool_choice=tool_choice, json_schema=json_schema
+        )
+        return self._stream(draft, self._reply_of)
+
+    async def embed(self, texts: Sequence[str], /) -> list[list[float]]:
+        """Return a vector for each text, in their order."""
+        return (await self._run(exchanges.embed(self._target, texts))).vectors
 
     async def count_tokens(self, messages: Messages, /) -> int:
         """Return the tokens that `messages` are as a prompt, the model's template included."""
-        prompt = _read_prompt(await self._ask(_template_request(messages)))
-        return _read_count(await self._ask(_tokenize_request(prompt)))
+        return await self._run(exchanges.count_tokens(self._target, messages, self._template))
 
     async def close(self) -> None:
         """Refuse further requests; a stream that is open goes on until it is closed."""
         self._is_closed = True
 
-    def _stream(self, post: Post, finish: Callable[[StreamReader], Answer]) -> AsyncStream[Answer]:
-        return AsyncStream(self._connection(), self._target.engine, post, finish)
+    def _stream(self, draft: Draft, finish: Callable[[StreamReader, Draft], Awaitable[Answer]]) -> AsyncStream[Answer]:
+        return AsyncStream(self._connection(), self._target.engine, draft, self._fit, finish)
+
+    async def _fit(self, draft: Draft) -> Draft:
+        """Return the request as the model's template understands it, which is asked once."""
+        if not draft.depends_on_template:
+            return draft
+        if self._template is None:
+            self._template = await self._run(exchanges.read_template(self._target))
+        return fitted(self._target, draft, self._template)
+
+    async def _reply_of(self, reader: StreamReader, draft: Draft) -> Reply[Any]:
+        reply = _reply_of(reader, draft)
+        if reply.reasoning is None or reply.usage.reasoning_tokens:
+            return reply
+        return reply.with_reasoning_tokens(await self._run(exchanges.count_text(self._target, reply.reasoning)))
 
     def _connection(self) -> AsyncConnection:
         from engines.connection import AsyncConnection
@@ -140,13 +259,21 @@ class AsyncSession:
         _refuse_closed(self._is_closed)
         return AsyncConnection(self._target.engine, self._address)
 
-    async def _ask(self, post: Post) -> Mapping[str, object]:
-        connection = self._connection()
+    async def _run(self, exchange: Exchange[T]) -> T:
+        """Send what an exchange asks, until it has its result."""
         try:
-            status = await connection.send(post)
-            return _read_answer(self._target.engine, status, await connection.read_all())
-        finally:
-            await connection.close()
+            post = next(exchange)
+            while True:
+                connection = self._connection()
+                try:
+                    status = await connection.send(post)
+                    body = await connection.read_all()
+                finally:
+                    await connection.close()
+                post = exchange.send((status, body))
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,10 +285,9 @@ class AsyncSession:
 class _Answering(Generic[Answer]):
     """What streams know of the answer on its way."""
 
-    def __init__(self, engine: str, post: Post, finish: Callable[[StreamReader], Answer]) -> None:
+    def __init__(self, engine: str, draft: Draft) -> None:
         self._engine = engine
-        self._post = post
-        self._finish = finish
+        self._draft = draft
         self._reader: StreamReader | None = None
         self._chunks: deque[Chunk] = deque()
         self._answer: Answer | None = None
@@ -182,10 +308,17 @@ class Stream(_Answering[Answer]):
     """
 
     def __init__(
-        self, connection: Connection, engine: str, post: Post, finish: Callable[[StreamReader], Answer]
+        self,
+        connection: Connection,
+        engine: str,
+        draft: Draft,
+        fit: Callable[[Draft], Draft],
+        finish: Callable[[StreamReader, Draft], Answer],
     ) -> None:
-        super().__init__(engine, post, finish)
+        super().__init__(engine, draft)
         self._connection = connection
+        self._fit = fit
+        self._finish = finish
 
     def read(self) -> Answer:
         """Return the whole answer when it is there."""
@@ -203,12 +336,13 @@ class Stream(_Answering[Answer]):
         data = self._connection.read()
         self._chunks.extend(reader.feed(data))
         if not data:
-            self._answer = self._finish(reader)
+            self._answer = self._finish(reader, self._draft)
             self.close()
 
     def _send(self) -> StreamReader:
-        self._reader = StreamReader(self._engine)
-        if (status := self._connection.send(self._post)) != 200:
+        self._draft = self._fit(self._draft)
+        self._reader = StreamReader(self._engine, alternatives=self._draft.logprobs)
+        if (status := self._connection.send(self._draft.post())) != 200:
             raise refusal_of(self._engine, status, self._connection.read_all())
         return self._reader
 
@@ -244,10 +378,17 @@ class AsyncStream(_Answering[Answer]):
     """The same for asyncio; use `async with`, so that leaving before the end stops the generation at once."""
 
     def __init__(
-        self, connection: AsyncConnection, engine: str, post: Post, finish: Callable[[StreamReader], Answer]
+        self,
+        connection: AsyncConnection,
+        engine: str,
+        draft: Draft,
+        fit: Callable[[Draft], Awaitable[Draft]],
+        finish: Callable[[StreamReader, Draft], Awaitable[Answer]],
     ) -> None:
-        super().__init__(engine, post, finish)
+        super().__init__(engine, draft)
         self._connection = connection
+        self._fit = fit
+        self._finish = finish
 
     async def read(self) -> Answer:
         """Return the whole answer when it is there."""
@@ -265,12 +406,13 @@ class AsyncStream(_Answering[Answer]):
         data = await self._connection.read()
         self._chunks.extend(reader.feed(data))
         if not data:
-            self._answer = self._finish(reader)
+            self._answer = await self._finish(reader, self._draft)
             await self.close()
 
     async def _send(self) -> StreamReader:
-        self._reader = StreamReader(self._engine)
-        if (status := await self._connection.send(self._post)) != 200:
+        self._draft = await self._fit(self._draft)
+        self._reader = StreamReader(self._engine, alternatives=self._draft.logprobs)
+        if (status := await self._connection.send(self._draft.post())) != 200:
             raise refusal_of(self._engine, status, await self._connection.read_all())
         return self._reader
 
@@ -307,27 +449,18 @@ def _refuse_closed(is_closed: bool) -> None:
         raise GenerationError("The session is closed")
 
 
-def _template_request(messages: Messages) -> Post:
-    return Post("/apply-template", json.dumps({"messages": read_messages(messages)}).encode())
+def _result_of(reader: StreamReader, draft: Draft) -> Result:
+    return reader.result()
 
 
-def _tokenize_request(prompt: str) -> Post:
-    body = {"content": prompt, "add_special": True, "parse_special": True}
-    return Post("/tokenize", json.dumps(body).encode())
+async def _result_soon(reader: StreamReader, draft: Draft) -> Result:
+    return _result_of(reader, draft)
 
 
-def _read_answer(engine: str, status: int, body: bytes) -> Mapping[str, object]:
-    answer = json.loads(body) if status == 200 else None
-    if not isinstance(answer, dict):
-        raise refusal_of(engine, status, body)
-    return answer
-
-
-def _read_prompt(answer: Mapping[str, object]) -> str:
-    return str(answer["prompt"])
-
-
-def _read_count(answer: Mapping[str, object]) -> int:
-    tokens = answer["tokens"]
-    assert isinstance(tokens, list)
-    return len(tokens)
+def _reply_of(reader: StreamReader, draft: Draft) -> Reply[Any]:
+    """Return the whole answer, read by the schema that was asked for."""
+    reply: Reply[Any] = reader.reply()
+    parsed = None
+    if draft.schema is not None:
+        parsed = parse_answer(draft.schema, reply.text, is_whole=reply.finish_reason != "length")
+    return replace(reply, parsed=parsed, notes=draft.notes)

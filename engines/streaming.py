@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from engines.generation import Chunk, FinishReason, Reply, Result, Timings, Usage
+from engines.generation import Chunk, FinishReason, Reply, Result, Timings, TokenLogprob, Usage
+from engines.tools import ToolCall, parse_call
 from registry.errors import ContextOverflowError, EngineError, GenerationError, InvalidRequestError
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -16,22 +17,45 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "eos": "stop",
     "length": "length",
     "tool_calls": "tool_calls",
+    "word": "stop",
+    "limit": "length",
 }
+
+
+class _Call:
+    """A call of a tool, as its pieces come."""
+
+    def __init__(self) -> None:
+        self.identity = self.name = self.arguments = ""
+
+    def add(self, piece: Mapping[str, Any]) -> None:
+        function = piece.get("function") or {}
+        self.identity = piece.get("id") or self.identity
+        self.name += function.get("name") or ""
+        self.arguments += function.get("arguments") or ""
 
 
 class StreamReader:
     """Reads the server-sent events of one request, fed in any pieces; make it when the request is sent.
 
+    `alternatives` is how many of them are kept for each token's logarithm, None for neither.
+
     After the last piece `finish` checks that nothing is missing, and `result` or `reply` is the whole answer.
     """
 
-    def __init__(self, engine: str, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, engine: str, clock: Callable[[], float] = time.perf_counter, *, alternatives: int | None = None
+    ) -> None:
         self._engine = engine
+        self._alternatives = alternatives
         self._clock = clock
         self._started = self._first = self._last = clock()
         self._buffer = b""
+        self._has_begun = False
         self._texts: list[str] = []
         self._reasonings: list[str] = []
+        self._calls: dict[int, _Call] = {}
+        self._logprobs: list[TokenLogprob] = []
         self._finish_reason: FinishReason | None = None
         self._usage: Usage | None = None
         self._prompt_s: float | None = None
@@ -49,15 +73,28 @@ class StreamReader:
     def result(self) -> Result:
         """Return the whole answer to a prompt; raises GenerationError before its end."""
         reply = self.reply()
-        return Result(reply.text, reply.finish_reason, reply.usage, reply.timings)
+        return Result(reply.text, reply.finish_reason, reply.usage, reply.timings, logprobs=reply.logprobs)
 
-    def reply(self) -> Reply:
+    def reply(self) -> Reply[None]:
         """Return the whole answer to a conversation; raises GenerationError before its end."""
         self.finish()
         assert self._finish_reason is not None
         assert self._usage is not None
-        text, reasoning = "".join(self._texts), "".join(self._reasonings)
-        return Reply(text, self._finish_reason, self._usage, self._timings(self._usage), reasoning or None)
+        calls = self._tool_calls()
+        return Reply(
+            text="".join(self._texts),
+            # vLLM says `stop` after the call of a tool that was required (0.32).
+            finish_reason="tool_calls" if calls and self._finish_reason == "stop" else self._finish_reason,
+            usage=self._usage,
+            timings=self._timings(self._usage),
+            reasoning="".join(self._reasonings) or None,
+            tool_calls=calls,
+            logprobs=tuple(self._logprobs) or None,
+        )
+
+    def _tool_calls(self) -> tuple[ToolCall, ...]:
+        calls = [self._calls[index] for index in sorted(self._calls)]
+        return tuple(parse_call(self._engine, call.identity, call.name, call.arguments) for call in calls)
 
     def _read_line(self, line: bytes) -> Chunk | None:
         name, _, value = line.partition(b":")
@@ -74,6 +111,10 @@ class StreamReader:
             raise error_in(self._engine, event)
         if usage := event.get("usage"):
             self._read_usage(usage, event.get("timings") or {})
+        elif "tokens_evaluated" in event:
+            self._read_usage(_usage_of_infill(event), event.get("timings") or {})
+        if "choices" not in event and "content" in event:  # llama.cpp fills in by a shape of its own
+            return self._read_choice({"text": event["content"], "finish_reason": event.get("stop_type")})
         choices = event.get("choices") or [{}]
         return self._read_choice(choices[0])
 
@@ -88,23 +129,28 @@ class StreamReader:
     def _read_choice(self, choice: Mapping[str, Any]) -> Chunk | None:
         delta = choice.get("delta") or {}
         text = delta.get("content") or choice.get("text") or ""
-        reasoning = delta.get("reasoning_content") or ""
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        calls = delta.get("tool_calls") or ()
+        if self._alternatives is not None and choice.get("logprobs"):
+            self._logprobs += _read_logprobs(choice["logprobs"], self._alternatives)
+        if text or reasoning or calls:
+            self._keep(text, reasoning, calls)
         reason = self._read_finish_reason(choice.get("finish_reason"))
-        if not (text or reasoning or reason):
-            return None
-        if text or reasoning:
-            self._keep(text, reasoning)
-        return Chunk(text, reasoning, reason)
+        return Chunk(text, reasoning, reason) if text or reasoning or reason else None
 
-    def _keep(self, text: str, reasoning: str) -> None:
+    def _keep(self, text: str, reasoning: str, calls: Iterable[Mapping[str, Any]]) -> None:
         self._last = self._clock()
-        if not self._texts:
-            self._first = self._last
-        self._texts.append(text)
-        self._reasonings.append(reasoning)
+        if not self._has_begun:
+            self._has_begun, self._first = True, self._last
+        if text:
+            self._texts.append(text)
+        if reasoning:
+            self._reasonings.append(reasoning)
+        for piece in calls:
+            self._calls.setdefault(piece.get("index", 0), _Call()).add(piece)
 
     def _read_finish_reason(self, reason: str | None) -> FinishReason | None:
-        if reason is None:
+        if reason is None or reason == "none":  # what llama.cpp says while it fills in
             return None
         if reason not in FINISH_REASONS:
             raise GenerationError(f"`{self._engine}` broke off its answer: `{reason}`")
@@ -112,11 +158,35 @@ class StreamReader:
         return self._finish_reason
 
     def _timings(self, usage: Usage) -> Timings:
-        first_token_s = (self._first if self._texts else self._last) - self._started
+        first_token_s = (self._first if self._has_begun else self._last) - self._started
         queue_s = 0.0 if self._prompt_s is None else max(0.0, first_token_s - self._prompt_s)
         decoded, decoding_s = usage.completion_tokens - 1, self._last - self._first
         speed = decoded / decoding_s if decoded > 0 and decoding_s > 0 else 0.0
         return Timings(queue_s, first_token_s, self._last - self._started, speed)
+
+
+def _usage_of_infill(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"prompt_tokens": event["tokens_evaluated"], "completion_tokens": event["tokens_predicted"]}
+
+
+def _read_logprobs(logprobs: Mapping[str, Any], alternatives: int) -> list[TokenLogprob]:
+    """Return the tokens of OpenAI's chat shape, or of the older one of completions, which vLLM uses there.
+
+    With the likeliest `alternatives` of each: engines give one more, or one where none was wanted.
+    """
+    if "content" in logprobs:
+        rows = [
+            (each["token"], each["logprob"], [(top["token"], top["logprob"]) for top in each["top_logprobs"]])
+            for each in logprobs["content"] or ()
+        ]
+    else:
+        tops = logprobs.get("top_logprobs") or [None] * len(logprobs["tokens"])
+        ranked = [list((top or {}).items()) for top in tops]
+        rows = list(zip(logprobs["tokens"], logprobs["token_logprobs"], ranked, strict=True))
+    return [
+        TokenLogprob(token, value, tuple(sorted(top, key=lambda pair: -pair[1])[:alternatives]))
+        for token, value, top in rows
+    ]
 
 
 def refusal_of(engine: str, status: int, body: bytes) -> EngineError:

@@ -9,7 +9,9 @@ from launcher import _packages
 _packages.check()
 
 if TYPE_CHECKING:
-    from engines.generation import Chunk, Message, Messages, Reply, Result, Sampling, Timings, Usage
+    from engines.generation import Chunk, Reply, Result, Sampling, Timings, TokenLogprob, Usage
+    from engines.messages import Message, Messages
+    from engines.tools import Tool, ToolCall
     from launcher.api import alaunch, launch, plan, pull
     from launcher.listing import ModelInfo, list_models
     from launcher.model import AsyncModel, Model
@@ -46,7 +48,9 @@ if TYPE_CHECKING:
 
 # Imported when they are asked for: a command line that prints a list needs none of them.
 _HOMES = {
-    "engines.generation": ("Chunk", "Message", "Messages", "Reply", "Result", "Sampling", "Timings", "Usage"),
+    "engines.generation": ("Chunk", "Reply", "Result", "Sampling", "Timings", "TokenLogprob", "Usage"),
+    "engines.messages": ("Message", "Messages"),
+    "engines.tools": ("Tool", "ToolCall"),
     "launcher.api": ("alaunch", "launch", "plan", "pull"),
     "launcher.listing": ("ModelInfo", "list_models"),
     "launcher.model": ("AsyncModel", "Model"),
@@ -101,6 +105,9 @@ __all__ = [
     "Sampling",
     "SchemaError",
     "Timings",
+    "TokenLogprob",
+    "Tool",
+    "ToolCall",
     "UnknownModelError",
     "UnsafeFileError",
     "UnsupportedParameterError",

@@ -111,8 +111,18 @@ def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
         wire=engine.wire,
         context_length=plan.context_length,
         defaults=plan.model.generation,
+        features=engine.capability.features,
+        abilities=frozenset(plan.model.abilities),
+        reasoning=plan.model.chat.reasoning,
+        models_with=_models_with,
     )
     return Instance(plan, process, target, hold(plan, files, python))
+
+
+def _models_with(ability: str) -> tuple[str, ...]:
+    from launcher.listing import list_models
+
+    return tuple(model.name for model in list_models(ability=ability))
 
 
 def _with_path(settings: Settings, path: Path) -> Settings:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Literal, Unpack, overload
 
-from engines.generation import Messages, Reply, Result, Sampling
-from engines.session import AsyncSession, AsyncStream, Session, Stream
+from engines.generation import Reply, Sampling
+from engines.messages import Messages
+from engines.session import AsyncSession, Session
 from launcher.instance import Instance
 from launcher.plans import Plan
 from registry.errors import LaunchError
@@ -71,47 +72,31 @@ class _Handle:
         return f"<{type(self).__name__} {self.name} on {self.plan.engine}, {state}>"
 
 
-class Model(_Handle):
+class Model(_Handle, Session):
     """A running model. Thread-safe; `close` it, or use it in `with`."""
 
     def __init__(self, instance: Instance) -> None:
-        super().__init__(instance)
-        self._session = Session(instance.process.address, instance.target)
-
-    def generate(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Result:
-        """Return what follows `prompt`, taken as given: no template."""
-        return self._session.generate(prompt, **sampling)
-
-    def generate_stream(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Stream[Result]:
-        """Return the same as a stream; leaving `with` stops the generation."""
-        return self._session.generate_stream(prompt, **sampling)
-
-    def chat(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Reply:
-        """Return the answer to a conversation, through the model's template; a str is one user message."""
-        return self._session.chat(messages, **sampling)
-
-    def chat_stream(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Stream[Reply]:
-        """Return the same as a stream; leaving `with` stops the generation."""
-        return self._session.chat_stream(messages, **sampling)
+        _Handle.__init__(self, instance)
+        Session.__init__(self, instance.process.address, instance.target)
 
     @overload
     def chat_batch(
         self, conversations: Sequence[Messages], /, *, return_errors: Literal[False] = ..., **sampling: Unpack[Sampling]
-    ) -> list[Reply]: ...
+    ) -> list[Reply[None]]: ...
     @overload
     def chat_batch(
         self, conversations: Sequence[Messages], /, *, return_errors: Literal[True], **sampling: Unpack[Sampling]
-    ) -> list[Reply | LaunchError]: ...
+    ) -> list[Reply[None] | LaunchError]: ...
     def chat_batch(
         self, conversations: Sequence[Messages], /, *, return_errors: bool = False, **sampling: Unpack[Sampling]
-    ) -> Sequence[Reply | LaunchError]:
+    ) -> Sequence[Reply[None] | LaunchError]:
         """Return the answers in the conversations' order, as many at once as the engine has slots.
 
         With `return_errors` a conversation that failed has its error in its place; else the first one is raised.
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        def answer(messages: Messages) -> Reply | LaunchError:
+        def answer(messages: Messages) -> Reply[None] | LaunchError:
             try:
                 return self.chat(messages, **sampling)
             except LaunchError as error:
@@ -127,54 +112,28 @@ class Model(_Handle):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def count_tokens(self, messages: Messages, /) -> int:
-        """Return the tokens that `messages` are as a prompt, the template's own among them."""
-        return self._session.count_tokens(messages)
-
     def close(self) -> None:
         """End the engine; a second call does nothing."""
-        self._session.close()
+        super().close()
         self._stop()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class AsyncModel(_Handle):
+class AsyncModel(_Handle, AsyncSession):
     """A running model for asyncio, with the same methods as `Model`."""
 
     def __init__(self, instance: Instance) -> None:
-        super().__init__(instance)
-        self._session = AsyncSession(instance.process.address, instance.target)
-
-    async def generate(self, prompt: str, /, **sampling: Unpack[Sampling]) -> Result:
-        """Return what follows `prompt`, taken as given: no template."""
-        return await self._session.generate(prompt, **sampling)
-
-    def generate_stream(self, prompt: str, /, **sampling: Unpack[Sampling]) -> AsyncStream[Result]:
-        """Return the same as a stream; leaving `async with` stops the generation."""
-        return self._session.generate_stream(prompt, **sampling)
-
-    async def chat(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> Reply:
-        """Return the answer to a conversation, through the model's template; a str is one user message."""
-        return await self._session.chat(messages, **sampling)
-
-    def chat_stream(self, messages: Messages, /, **sampling: Unpack[Sampling]) -> AsyncStream[Reply]:
-        """Return the same as a stream; leaving `async with` stops the generation."""
-        return self._session.chat_stream(messages, **sampling)
+        _Handle.__init__(self, instance)
+        AsyncSession.__init__(self, instance.process.address, instance.target)
 
     async def chat_batch(
         self, conversations: Sequence[Messages], /, *, return_errors: bool = False, **sampling: Unpack[Sampling]
-    ) -> Sequence[Reply | LaunchError]:
+    ) -> Sequence[Reply[None] | LaunchError]:
         """Return the answers in the conversations' order, as many at once as the engine has slots."""
         import asyncio
 
         slots = asyncio.Semaphore(self.plan.concurrency)
 
-        async def answer(messages: Messages) -> Reply | LaunchError:
+        async def answer(messages: Messages) -> Reply[None] | LaunchError:
             async with slots:
                 try:
                     return await self.chat(messages, **sampling)
@@ -191,13 +150,9 @@ class AsyncModel(_Handle):
                 task.cancel()
             raise
 
-    async def count_tokens(self, messages: Messages, /) -> int:
-        """Return the tokens that `messages` are as a prompt, the template's own among them."""
-        return await self._session.count_tokens(messages)
-
     async def close(self) -> None:
         """End the engine; a second call does nothing."""
         import asyncio
 
-        await self._session.close()
+        await super().close()
         await asyncio.to_thread(self._stop)

@@ -228,17 +228,25 @@ class OutOfMemoryError(LoadError):
 
 
 class UnsupportedParameterError(EngineError):
-    """The engine cannot honour `parameter`; `engines` are those that can."""
+    """The engine or the model cannot honour `parameter`; those that can are `engines`, or `models` of the catalogue."""
 
     kind = "unsupported_parameter"
 
     def __init__(
-        self, message: str, *, parameter: str, engine: str, engines: Sequence[str] = (), hint: str | None = None
+        self,
+        message: str,
+        *,
+        parameter: str,
+        engine: str,
+        engines: Sequence[str] = (),
+        models: Sequence[str] = (),
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.parameter = parameter
         self.engine = engine
         self.engines = tuple(engines)
+        self.models = tuple(models)
 
 
 class InvalidRequestError(EngineError):

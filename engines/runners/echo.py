@@ -2,7 +2,8 @@
 
 Standard library only. One token is one word with the white space before it, and the beginning of the text is one more.
 It serves on a Unix socket or on a host and port, keeps the context, the limits and the stop strings as engines do,
-queues what its slots cannot take, and frees the slot of a client that leaves.
+queues what its slots cannot take, and frees the slot of a client that leaves. Where a JSON schema asks for it, it says
+the least that satisfies it; of tools it calls, where it must, the first; and it thinks what it was told to think.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -38,6 +39,8 @@ class Piece:
     text: str
     tokens: int
     finish_reason: str | None = None
+    reasoning: str = ""
+    call: Json | None = None
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -50,17 +53,54 @@ def tokens_of(text: str) -> list[str]:
 
 def prompt_of(messages: list[Json]) -> str:
     """Return the conversation as the text that the model reads."""
-    turns = "".join(f"<|{message['role']}|> {message['content']} <|end|> " for message in messages)
+    turns = "".join(f"<|{message['role']}|> {message['content'] or ''} <|end|> " for message in messages)
     return turns + "<|assistant|>"
 
 
 def words_to_say(body: Json, reply: str | None) -> list[str]:
+    if "response_format" in body:
+        return tokens_of(json.dumps(least_of(body["response_format"]["json_schema"]["schema"]), ensure_ascii=False))
     if reply is not None:
         return tokens_of(reply)
     if "messages" not in body:
         return tokens_of(body["prompt"])
     said = [message["content"] for message in body["messages"] if message["role"] == "user"]
     return tokens_of(said[-1] if said else "")
+
+
+def least_of(schema: Json, root: Json | None = None) -> Any:
+    """Return the least that satisfies a JSON schema, of those that describe plain records."""
+    root = schema if root is None else root
+    if "$ref" in schema:
+        return least_of(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    if "const" in schema or "enum" in schema:
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    if schema.get("type") == "object":
+        known = schema.get("properties", {})
+        return {name: least_of(known[name], root) for name in schema.get("required", ()) if name in known}
+    least: Json = {"string": "echo", "integer": 1, "number": 1.0, "boolean": True, "array": []}
+    return least.get(schema.get("type", ""))
+
+
+def call_of(body: Json) -> Json | None:
+    """Return the call that a request insists on, of its first tool."""
+    if body.get("tool_choice") != "required":
+        return None
+    function = body["tools"][0]["function"]
+    arguments = json.dumps(least_of(function.get("parameters", {"type": "object"})))
+    named = {"name": function["name"], "arguments": arguments}
+    return {"index": 0, "id": "call-1", "type": "function", "function": named}
+
+
+def thoughts_of(body: Json, thinks: str | None) -> list[str]:
+    """Return what is thought before the answer: nothing where the template was told so, at most the budget."""
+    if (
+        thinks is None
+        or "messages" not in body
+        or not (body.get("chat_template_kwargs") or {}).get("enable_thinking", True)
+    ):
+        return []
+    return tokens_of(thinks)[: body.get("reasoning_budget")]
 
 
 def pieces_of(words: list[str], limit: int, stops: list[str]) -> Iterator[Piece]:
@@ -120,12 +160,17 @@ class EchoServer:
             request = json.loads(body or b"{}")
             if path in ("/v1/chat/completions", "/v1/completions"):
                 await self.generate(request, writer)
+            elif path == "/infill":
+                await self.infill(request, writer)
             else:
                 await write_json(writer, 200, self.look_up(path, request))
         except Refusal as refusal:
             await write_json(writer, refusal.status, refusal.body)
         except (ValueError, KeyError, TypeError) as error:
             await write_json(writer, 400, Refusal(400, "invalid_request_error", repr(error)).body)
+
+    def template_caps(self) -> Json:
+        return {"supports_system_role": not self.options.no_system_role, "supports_tools": not self.options.no_tools}
 
     def look_up(self, path: str, request: Json) -> Json:
         if path == "/health":
@@ -134,6 +179,10 @@ class EchoServer:
             return {"object": "list", "data": [{"id": self.options.alias, "object": "model", "owned_by": "echo"}]}
         if path == "/apply-template":
             return {"prompt": prompt_of(request["messages"])}
+        if path == "/props":
+            return {"chat_template_caps": self.template_caps()}
+        if path == "/v1/embeddings":
+            return embeddings(request["input"])
         if path == "/tokenize":
             beginning = [1] if request.get("add_special") else []
             return {"tokens": beginning + [zlib.crc32(word.encode()) for word in tokens_of(request["content"])]}
@@ -156,12 +205,36 @@ class EchoServer:
             message = f"request ({prompt_tokens} tokens) exceeds the available context size ({context} tokens)"
             raise Refusal(400, "exceed_context_size_error", message, n_prompt_tokens=prompt_tokens, n_ctx=context)
 
+    async def infill(self, request: Json, writer: asyncio.StreamWriter) -> None:
+        """Answer with the words before and after, in the shape that llama.cpp has for this alone."""
+        prompt = request["input_prefix"] + request["input_suffix"]
+        write_head(writer, 200, "text/event-stream", "Transfer-Encoding: chunked")
+        last = Piece("", 0)
+        async for last in self.paced({**request, "prompt": prompt}, self.options.ctx_size):
+            await write_event(writer, {"content": last.text, "stop": False})
+        ends = {"stop": True, "stop_type": "limit" if last.finish_reason == "length" else "eos"}
+        counts = {"tokens_evaluated": 1 + len(tokens_of(prompt)), "tokens_predicted": last.tokens}
+        await write_event(writer, {"content": "", **ends, **counts})
+        await write_chunk(writer, b"")
+
     async def paced(self, request: Json, room: int) -> AsyncIterator[Piece]:
+        if (call := call_of(request)) is not None:
+            yield Piece("", 1, call=call)
+            yield Piece("", 1, "tool_calls")
+            return
         asked = request.get("max_tokens")
+        limit = room if asked is None else min(asked, room)
+        thoughts = thoughts_of(request, self.options.thinks)[:limit]
+        for count, word in enumerate(thoughts, start=1):
+            yield Piece("", count, reasoning=word)
+        async for piece in self.said(request, limit - len(thoughts)):
+            yield replace(piece, tokens=piece.tokens + len(thoughts))
+
+    async def said(self, request: Json, limit: int) -> AsyncIterator[Piece]:
         stops = request.get("stop") or []
         stops = [stops] if isinstance(stops, str) else stops
         words = words_to_say(request, self.options.reply)
-        for piece in pieces_of(words, room if asked is None else min(asked, room), stops):
+        for piece in pieces_of(words, limit, stops):
             if self.options.tokens_per_second and piece.finish_reason is None:
                 await asyncio.sleep(1 / self.options.tokens_per_second)
             yield piece
@@ -175,7 +248,7 @@ class EchoServer:
             await write_event(writer, self.event(request, [chat_choice({"role": "assistant", "content": None}, None)]))
         async for piece in pieces:
             made = piece.tokens
-            await write_event(writer, self.event(request, [stream_choice(is_chat, piece)]))
+            await write_event(writer, self.event(request, [stream_choice(request, piece)]))
         if (request.get("stream_options") or {}).get("include_usage"):
             await write_event(writer, self.event(request, [], **usage(prompt_tokens, made)))
         await write_chunk(writer, b"data: [DONE]\n\n")
@@ -195,10 +268,28 @@ class EchoServer:
         return {**head, "choices": choices, **more}
 
 
-def stream_choice(is_chat: bool, piece: Piece) -> Json:
-    if is_chat:
-        return chat_choice({"content": piece.text} if piece.text else {}, piece.finish_reason)
-    return {"index": 0, "text": piece.text, "logprobs": None, "finish_reason": piece.finish_reason}
+def stream_choice(request: Json, piece: Piece) -> Json:
+    if "messages" not in request:
+        choice = {"index": 0, "text": piece.text, "logprobs": None, "finish_reason": piece.finish_reason}
+    else:
+        delta = {"content": piece.text, "reasoning_content": piece.reasoning, "tool_calls": piece.call and [piece.call]}
+        choice = chat_choice({key: value for key, value in delta.items() if value}, piece.finish_reason)
+    said = piece.reasoning or piece.text
+    return {**choice, **logprobs(said)} if request.get("logprobs") and said else choice
+
+
+def logprobs(word: str) -> Json:
+    """Return the word as the only one that could have been said."""
+    certain = {"token": word, "bytes": list(word.encode()), "logprob": 0.0}
+    return {"logprobs": {"content": [{**certain, "top_logprobs": [certain]}]}}
+
+
+def embeddings(texts: list[str]) -> Json:
+    """Return a vector for each text: the same for the same text."""
+    vectors = [[byte / 255 for byte in zlib.crc32(text.encode()).to_bytes(4, "big")] for text in texts]
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    count = sum(1 + len(tokens_of(text)) for text in texts)
+    return {"object": "list", "data": data, "usage": {"prompt_tokens": count, "total_tokens": count}}
 
 
 def chat_choice(delta: Json, finish_reason: str | None) -> Json:
@@ -253,6 +344,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ctx-size", type=int, default=8192, help="tokens of each slot")
     parser.add_argument("--parallel", type=int, default=1, help="slots")
     parser.add_argument("--tokens-per-second", type=float, help="of each slot; without it as fast as it goes")
+    parser.add_argument("--no-system-role", action="store_true", help="have a template that knows no system message")
+    parser.add_argument("--no-tools", action="store_true", help="have a template that knows no tools")
+    parser.add_argument("--thinks", help="think this before each answer")
     parser.add_argument("--reply", help="say this, whatever is asked")
     return parser.parse_args(arguments)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from engines.generation import Message, Sampling
+from engines.generation import Sampling
+from engines.messages import Message
 from launcher.cli import prompts
 from launcher.cli.options import Ask, How, Name, Network, Pinned, Printing, UsageError, Which, model_of, request_of
 from launcher.cli.running import announce, plan_of, start

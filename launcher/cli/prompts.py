@@ -15,7 +15,8 @@ from launcher.plans import Plan
 from registry.errors import ContextOverflowError
 
 if TYPE_CHECKING:
-    from engines.generation import Message, Result, Sampling
+    from engines.generation import Result, Sampling
+    from engines.messages import Message
     from engines.session import Stream
     from launcher.instance import Instance
 

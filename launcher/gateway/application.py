@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp import web
 
 from engines.base import Address
 from engines.connection import HEADERS, connection_error, open_client
-from engines.generation import Post, Target
+from engines.exchanges import Exchange, count_text, embed, read_template
+from engines.generation import Draft, Post, Reply, Target, Template
+from engines.requests import fitted
 from engines.streaming import StreamReader, refusal_of
 from launcher.gateway.answers import (
     chat_completion,
+    embeddings,
     error_event,
     error_response,
     http_error_response,
-    ignored_header,
+    noting_headers,
     text_completion,
 )
-from launcher.gateway.requests import Call, read_chat, read_completion
+from launcher.gateway.requests import Call, read_chat, read_completion, read_embeddings
 from registry.errors import GenerationError, InvalidRequestError, LaunchError, UnknownModelError
+
+T = TypeVar("T")
 
 BODY_LIMIT_BYTES = 32 * 1024**2
 HEALTH_TIMEOUT_S = 5.0
@@ -53,6 +58,7 @@ class Gateway:
         self._served = tuple(served)
         self._by_name = {name.casefold(): one for one in reversed(self._served) for name in one.names}
         self._clients: dict[Address, aiohttp.ClientSession] = {}
+        self._templates: dict[Address, Template] = {}
         self._created = int(time.time())
 
     def application(self) -> web.Application:
@@ -63,6 +69,7 @@ class Gateway:
         application.router.add_get("/v1/models/{name:.+}", self.model)
         application.router.add_post("/v1/chat/completions", self.chat)
         application.router.add_post("/v1/completions", self.complete)
+        application.router.add_post("/v1/embeddings", self.embed)
         return application
 
     async def _open_clients(self, application: web.Application) -> AsyncIterator[None]:
@@ -96,24 +103,61 @@ class Gateway:
         call = read_completion(served.target, data)
         return await self._answer(request, served, call, text_completion)
 
+    async def embed(self, request: web.Request) -> web.Response:
+        data = await _read_json(request)
+        served = self._find(data.get("model"))
+        texts, in_base64 = read_embeddings(data)
+        found = await self._run(served, embed(served.target, texts))
+        return web.json_response(embeddings(served.names[0], found, in_base64=in_base64))
+
     async def _answer(
         self, request: web.Request, served: Served, call: Call, shape: Callable[..., dict[str, Any]]
     ) -> web.StreamResponse:
-        async with await self._open(served, call.post) as upstream:
+        draft = await self._fit(served, call.draft)
+        headers = noting_headers(call.ignored, draft.notes)
+        async with await self._open(served, draft.post()) as upstream:
             pieces = _pieces(upstream, served.target.engine)
             if upstream.status != 200:
                 raise refusal_of(served.target.engine, upstream.status, b"".join([piece async for piece in pieces]))
             if call.is_stream:
-                return await _pass_on(request, pieces, call)
-            reader = StreamReader(served.target.engine)
+                return await _pass_on(request, pieces, headers)
+            reader = StreamReader(served.target.engine, alternatives=draft.logprobs)
             async for piece in pieces:
                 reader.feed(piece)
-            return web.json_response(shape(served.names[0], reader.reply()), headers=ignored_header(call.ignored))
+            reply = await self._count_reasoning(served, reader.reply())
+            return web.json_response(shape(served.names[0], reply), headers=headers)
+
+    async def _fit(self, served: Served, draft: Draft) -> Draft:
+        """Return the request as the model's template understands it, which is asked once for each engine."""
+        if not draft.depends_on_template:
+            return draft
+        if served.address not in self._templates:
+            self._templates[served.address] = await self._run(served, read_template(served.target))
+        return fitted(served.target, draft, self._templates[served.address])
+
+    async def _count_reasoning(self, served: Served, reply: Reply[None]) -> Reply[None]:
+        if reply.reasoning is None or reply.usage.reasoning_tokens:
+            return reply
+        return reply.with_reasoning_tokens(await self._run(served, count_text(served.target, reply.reasoning)))
+
+    async def _run(self, served: Served, exchange: Exchange[T]) -> T:
+        """Send what an exchange asks of an engine, until it has its result."""
+        try:
+            post = next(exchange)
+            while True:
+                async with await self._open(served, post) as answer:
+                    pieces = _pieces(answer, served.target.engine)
+                    body = b"".join([piece async for piece in pieces])
+                post = exchange.send((answer.status, body))
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
     async def _open(self, served: Served, post: Post) -> aiohttp.ClientResponse:
         client, url = self._clients[served.address], served.address.url + post.path
+        method = "GET" if post.body is None else "POST"
         try:
-            return await client.post(url, data=post.body, headers=HEADERS)
+            return await client.request(method, url, data=post.body, headers=HEADERS)
         except (OSError, aiohttp.ClientError) as error:
             raise connection_error(served.target.engine, error) from error
 
@@ -181,9 +225,11 @@ async def _pieces(upstream: aiohttp.ClientResponse, engine: str) -> AsyncIterato
         raise connection_error(engine, error) from error
 
 
-async def _pass_on(request: web.Request, pieces: AsyncIterator[bytes], call: Call) -> web.StreamResponse:
+async def _pass_on(
+    request: web.Request, pieces: AsyncIterator[bytes], headers: Mapping[str, str]
+) -> web.StreamResponse:
     """Send the engine's events on untouched; an engine that breaks ends the stream with an error event."""
-    response = web.StreamResponse(headers={**STREAM_HEADERS, **ignored_header(call.ignored)})
+    response = web.StreamResponse(headers={**STREAM_HEADERS, **headers})
     await response.prepare(request)
     try:
         async for piece in pieces:

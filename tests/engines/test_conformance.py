@@ -12,6 +12,7 @@ from engines.echo import Echo
 from engines.installing import build_environment
 from engines.llama_cpp import LlamaCpp
 from engines.machine import read_machine
+from registry.spec import Chat, Reasoning
 from tests.fakes.smollm2 import install_smollm2
 
 
@@ -26,7 +27,31 @@ class TestEcho(EngineConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def checkpoint(cls) -> Checkpoint:
-        return Checkpoint(Path("/none"), is_model=False, arguments=("--tokens-per-second", "2000"))
+        return Checkpoint(
+            Path("/none"),
+            chat=Chat(reasoning=Reasoning("<think>", "</think>", hybrid=True)),
+            abilities=frozenset({"chat", "tools", "embed", "infill", "reasoning"}),
+            has_tools=True,
+            thinks=False,
+            is_model=False,
+            arguments=("--tokens-per-second", "2000"),
+        )
+
+
+class TestThinkingEcho(TestEcho):
+    """The same where the template knows less, and the model thinks first."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def checkpoint(cls) -> Checkpoint:
+        return Checkpoint(
+            Path("/none"),
+            chat=Chat(reasoning=Reasoning("<think>", "</think>", hybrid=True)),
+            has_system_role=False,
+            thinks=True,
+            is_model=False,
+            arguments=("--no-system-role", "--no-tools", "--thinks", "let me see what was said before I answer"),
+        )
 
 
 @pytest.mark.engine

@@ -16,20 +16,18 @@ from engines.base import Wire
 from engines.generation import (
     FIELDS,
     Chunk,
-    Message,
+    Draft,
     Number,
-    Post,
     Reply,
     Result,
     Sampling,
     Target,
     Timings,
     Usage,
-    chat_request,
     check_sampling,
-    completion_request,
-    read_messages,
 )
+from engines.messages import Message, read_messages
+from engines.requests import chat_request, completion_request
 from registry.errors import ContextOverflowError, InvalidRequestError, UnsupportedParameterError
 from registry.spec import GenerationDefaults
 
@@ -37,8 +35,8 @@ TARGET = Target("m", "echo", Wire(), 4096)
 USAGE, TIMINGS = Usage(3, 4), Timings(0.0, 0.1, 0.5, 10.0)
 
 
-def body_of(post: Post) -> dict[str, Any]:
-    body = json.loads(post.body)
+def body_of(draft: Draft) -> dict[str, Any]:
+    body = json.loads(draft.post().body or b"")
     assert isinstance(body, dict)
     return body
 
@@ -216,14 +214,14 @@ def test_what_is_no_conversation_of_texts_is_refused_by_name(messages: Any, para
 
 def test_results_print_as_their_text_and_pickle() -> None:
     result = Result("Hello", "stop", USAGE, TIMINGS)
-    reply = Reply("Hello", "stop", USAGE, TIMINGS, "hm")
+    reply: Reply[None] = Reply("Hello", "stop", USAGE, TIMINGS, "hm")
     assert (str(result), str(reply)) == ("Hello", "Hello")
     for value in (result, reply, Chunk("a", "", "stop")):
         assert pickle.loads(pickle.dumps(value)) == value
 
 
 def test_a_reply_is_ready_to_append_and_usage_adds_up() -> None:
-    reply = Reply("Hello", "stop", USAGE, TIMINGS)
+    reply: Reply[None] = Reply("Hello", "stop", USAGE, TIMINGS)
     assert reply.message == {"role": "assistant", "content": "Hello"}
     assert reply.usage.total_tokens == 7
     talk: list[Message] = [{"role": "user", "content": "Hi"}, reply.message]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from engines.base import Address, Settings
 from engines.echo import Echo
 from engines.generation import Target
-from registry.spec import GenerationDefaults
+from registry.spec import GenerationDefaults, Reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ def running_echo(
     slots: int = 4,
     defaults: GenerationDefaults | None = None,
     on_port: bool = False,
+    abilities: frozenset[str] = frozenset({"chat"}),
+    reasoning: Reasoning | None = None,
 ) -> Iterator[RunningEcho]:
     """Start the echo engine on a Unix socket of its own, with more `arguments` of its runner, and end it at the end."""
     with tempfile.TemporaryDirectory(prefix="echo-", dir="/tmp") as folder:
@@ -44,7 +46,16 @@ def running_echo(
         process = subprocess.Popen(Echo().command(sys.executable, settings, address))
         try:
             _await_listening(address, process)
-            target = Target(name, "echo", Echo().wire, context_length, defaults or GenerationDefaults())
+            target = Target(
+                name,
+                "echo",
+                Echo().wire,
+                context_length,
+                defaults or GenerationDefaults(),
+                features=Echo().capability.features,
+                abilities=abilities,
+                reasoning=reasoning,
+            )
             yield RunningEcho(address, target, process)
         finally:
             process.kill()

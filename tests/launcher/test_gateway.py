@@ -147,7 +147,13 @@ def test_an_unknown_model_is_not_found_and_those_served_are_named(client: OpenAI
         ({"timeout_s": 1}, "timeout_s", "There is no parameter `timeout_s`"),
         ({"temperature": 3}, "temperature", "`temperature` must be a number from 0 to 2, not `3`"),
         ({"n": 2}, "n", "`n` is not supported: only `1` is taken"),
-        ({"tools": [{}]}, "tools", "`tools` is not supported: only `[]` is taken"),
+        ({"tools": [{}]}, "tools.0", "`tools.0` must have the type `function`, and a `function` with a name"),
+        ({"tool_choice": "none", "tools": "x"}, "tools", "`tools` must be a list of functions"),
+        ({"response_format": {"type": "xml"}}, "response_format", "`response_format` must have the type `text`"),
+        ({"top_logprobs": 2}, "top_logprobs", "`top_logprobs` needs `logprobs` to be true"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "`top_logprobs` must be a whole number from 0 to 20"),
+        ({"reasoning_effort": "high"}, "reasoning_effort", "`reasoning_effort` may only be `none`"),
+        ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs", "`chat_template_kwargs` may only have"),
         ({"stream": "yes"}, "stream", "`stream` must be true or false, not `'yes'`"),
         ({"stream_options": {"x": 1}}, "stream_options", "`stream_options` may only have `include_usage`"),
         (
@@ -183,7 +189,7 @@ def test_the_context_is_named_when_it_is_too_short(client: OpenAI) -> None:
 
 
 def test_paths_and_methods_that_there_are_not_have_the_same_shape(url: str) -> None:
-    assert post(f"{url}/embeddings", {})[1]["error"]["message"] == "Not Found: `POST /v1/embeddings`"
+    assert post(f"{url}/images", {})[1]["error"]["message"] == "Not Found: `POST /v1/images`"
     assert post(f"{url}/models", {})[0] == 405
 
 
