@@ -28,12 +28,13 @@ def find_engine(name: str) -> Engine | None:
 
 
 def capabilities_for(machine: Machine) -> tuple[Capability, ...]:
-    """Return what the engines can run, with the bytes that setting up each one's build for `machine` fetches."""
+    """Return what the engines can run, each with what its build for `machine` runs on and fetches to be set up."""
     return tuple(_with_setup(capability, machine) for capability in CAPABILITIES)
 
 
 def _with_setup(capability: Capability, machine: Machine) -> Capability:
     if capability.engine not in PACKAGES:
         return capability
-    size_bytes = lock_bytes(requirements_of(capability.engine, machine))
-    return capability if not size_bytes else capability._replace(setup_bytes=size_bytes)
+    requirements = requirements_of(capability.engine, machine)
+    size_bytes = lock_bytes(requirements) or capability.setup_bytes
+    return capability._replace(setup_bytes=size_bytes, accelerator=requirements.accelerator)

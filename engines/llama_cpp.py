@@ -73,7 +73,7 @@ class LlamaCpp:
     capability = Capability(
         engine=name,
         formats=(FormatSupport("gguf"),),
-        ranks={"cpu": 0, "metal": 0, "cuda": 1},
+        ranks={"cpu": 0, "metal": 0, "rocm": 0, "vulkan": 0, "cuda": 1},
         aliases=("llamacpp", "llama_cpp", "llama-cpp", "xllamacpp"),
         features=frozenset(FEATURES) - {"several_gpus"},
     )

@@ -47,7 +47,7 @@ class EngineInfo(NamedTuple):
     @property
     def formats_here(self) -> tuple[words.FormatSupport, ...]:
         """What it reads on this machine with this build."""
-        accelerator = self.variant.rstrip("0123456789") or "cpu"
+        accelerator = self.capability.accelerator or "cpu"
         return tuple(each for each in self.capability.formats if accelerator in (each.accelerators or (accelerator,)))
 
 

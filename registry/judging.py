@@ -108,8 +108,8 @@ def _judge(candidate: Candidate, wanted: Wanted, machine: Machine, installed: fr
         return Refused(candidate, reason, detail=reason)
     warnings = _conflicts(candidate, sources[0])
     large = candidate.capability.engine not in installed and candidate.capability.setup_bytes > LARGE_SETUP_BYTES
-    fits = weights_bytes(candidate) <= _memory_bytes(machine) * _MEMORY_FOR_WEIGHTS
-    rank = _rank(candidate, len(warnings), large, fits, machine.accelerator)
+    fits = weights_bytes(candidate) <= _memory_bytes(candidate.capability, machine) * _MEMORY_FOR_WEIGHTS
+    rank = _rank(candidate, len(warnings), large, fits, _accelerator(candidate.capability, machine))
     return Judged(candidate, sources, warnings, large, fits, rank)
 
 
@@ -162,7 +162,7 @@ def _cannot_run(candidate: Candidate, machine: Machine) -> str | None:
         return f"reads no `{spec.model_format}`" + (f": {because}" if because else "")
     if machine.system not in capability.systems:
         return f"does not run on {machine.system}"
-    if support.accelerators is not None and machine.accelerator not in support.accelerators:
+    if support.accelerators is not None and _accelerator(candidate.capability, machine) not in support.accelerators:
         return f"runs `{spec.model_format}` on {listing(support.accelerators, 'or')} only"
     return _cannot_read(candidate, support)
 
@@ -196,7 +196,7 @@ def _rank(
 ) -> tuple[float, ...]:
     """Return what decides, first to last: can it load, is it light, does it fit, then engine, format, quantization."""
     capability, spec = candidate.capability, candidate.spec
-    formats = _FORMAT_RANKS[accelerator]
+    formats = _FORMAT_RANKS.get(accelerator, _FORMAT_RANKS["cpu"])
     return (
         conflicts,
         not capability.launchable,
@@ -221,5 +221,12 @@ def weights_bytes(candidate: Candidate) -> float:
     return candidate.spec.size_in_billions * 1e9 * (quantization_bits(candidate.quantization) or 16) / 8
 
 
-def _memory_bytes(machine: Machine) -> int:
+def _accelerator(capability: Capability, machine: Machine) -> str:
+    """Return what an engine runs on: its build may not use the machine's GPU."""
+    return capability.accelerator or machine.accelerator
+
+
+def _memory_bytes(capability: Capability, machine: Machine) -> int:
+    if capability.accelerator == "cpu":
+        return machine.memory_bytes
     return max((gpu.memory_bytes for gpu in machine.gpus), default=machine.memory_bytes)

@@ -286,7 +286,8 @@ class Capability(NamedTuple):
     """What one engine can run, and where. `ranks` orders engines by accelerator, the lowest first.
 
     `features` are names of FEATURES. Engines that are not `automatic` are used only when named; those that are not
-    `launchable` are known to resolution alone. `setup_bytes` is what an environment takes to fetch.
+    `launchable` are known to resolution alone. `setup_bytes` is what an environment takes to fetch, and
+    `accelerator` what its build for one machine runs on; "": the machine's.
     """
 
     engine: str
@@ -300,6 +301,7 @@ class Capability(NamedTuple):
     launchable: bool = True
     needs_weights: bool = True
     setup_bytes: int = 0
+    accelerator: str = ""
 
     def support_of(self, model_format: str) -> FormatSupport | None:
         return next((support for support in self.formats if support.model_format == model_format), None)

@@ -10,6 +10,7 @@ import pytest
 from engines.base import Requirements
 from engines.builds import PACKAGES, needs_for, requirements_for_build, requirements_of
 from engines.environment import LOCKS, is_within
+from engines.index import capabilities_for
 from registry.spec import Gpu, Machine
 
 GIB = 1 << 30
@@ -97,6 +98,13 @@ def test_the_accelerator_of_a_build_has_no_number() -> None:
     assert requirements_of("llama.cpp", linux(RTX_4090)).accelerator == "cuda"
     assert requirements_of("llama.cpp", linux(RX_7900, rocm="7.0")).accelerator == "rocm"
     assert requirements_of("vllm", linux()).accelerator == "cpu"
+
+
+def test_capabilities_tell_what_an_engine_runs_on_here() -> None:
+    here = {each.engine: each for each in capabilities_for(linux(H100_570))}
+    assert (here["vllm"].accelerator, here["transformers"].accelerator, here["echo"].accelerator) == ("cpu", "cuda", "")
+    plain = {each.engine: each for each in capabilities_for(linux())}
+    assert plain["vllm"].setup_bytes > plain["llama.cpp"].setup_bytes > 10_000_000
 
 
 def test_what_formats_need_beside_the_engine() -> None:

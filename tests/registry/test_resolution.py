@@ -62,6 +62,24 @@ def _refused(found: Model, machine: Machine = CPU, **asked: Any) -> ResolutionEr
     return raised.value
 
 
+def test_an_engine_whose_build_leaves_the_gpu_alone_is_judged_by_the_cpu() -> None:
+    found = model(specs=[spec("pytorch", 20, ("none",))])
+    formats = (FormatSupport("pytorch"), FormatSupport("fp8", accelerators=("cuda",)))
+    ranks = {"cuda": 0, "cpu": 0}
+    on_cpu = Capability("on-cpu", formats, ranks, accelerator="cpu")
+    on_gpu = Capability("on-gpu", formats, ranks)
+    machine = CUDA._replace(memory_bytes=256 * GB)
+
+    def choose(*capabilities: Capability) -> Resolution:
+        return resolve(Request(found.name), found, capabilities=capabilities, machine=machine)
+
+    assert choose(on_gpu, on_cpu).engine == "on-cpu"  # 40 GB fit into the machine's memory, and not into the GPU's
+    fp8 = model(specs=[spec("fp8", 1, ("FP8",))])
+    with pytest.raises(ResolutionError) as refused:
+        resolve(Request(fp8.name), fp8, capabilities=[on_cpu], machine=machine)
+    assert [each.reason for each in refused.value.rejected] == ["runs `fp8` on cuda only"]
+
+
 def _choice(found: Resolution) -> tuple[str, str, str]:
     return found.spec.model_format, found.quantization, found.engine
 
