@@ -1,0 +1,52 @@
+"""Serves one model by Transformers, with continuous batching, over the OpenAI-compatible server of `lib`.
+
+Runs in the engine's environment; with several GPUs once for each, started by torch.distributed.run, of which the first
+serves. What goes wrong while loading is the log's last line, behind `transformers: error:`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "lib"))
+
+from openai_server import add_arguments, serve
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="transformers", usage="--model PATH [option]...", allow_abbrev=False)
+    add_arguments(parser)
+    parser.add_argument("--quantize", choices=("8-bit", "4-bit"), help="by bitsandbytes, while the weights are read")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="the type to compute in, and of the cache")
+    parser.add_argument("--threads", type=int, metavar="N", help="processor cores to compute with")
+    parser.add_argument("--chat-template", metavar="TEXT|FILE", help="instead of the model's own")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the Python code beside the weights")
+    parser.add_argument("--attn-implementation", metavar="NAME", help="sdpa, eager, flash_attention_2 or _3")
+    parser.add_argument("--max-batch-tokens", type=int, metavar="N", help="read prompts in pieces of this many tokens")
+    parser.add_argument("--no-prefix-caching", action="store_true", help="read the same beginning of a prompt anew")
+    parser.add_argument("--compile-level", type=int, choices=range(4), default=0, help="torch.compile, 3 the most")
+    return parser
+
+
+def main() -> int:
+    arguments = options().parse_args()
+    if not os.path.exists(arguments.model):
+        print(f"transformers: error: there is no model at `{arguments.model}`", file=sys.stderr)
+        return 1
+    from transformers_backend import start
+
+    backend = start(arguments)
+    if backend.is_driver:
+        serve(backend, arguments)
+    else:
+        backend.join()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
