@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from engines import llama_cpp_python, transformers
+from engines import llama_cpp_python
 from engines.base import Engine
 from engines.builds import PACKAGES, requirements_of
 from engines.echo import Echo
 from engines.environment import lock_bytes
 from engines.llama_cpp import LlamaCpp
+from engines.transformers import Transformers
 from engines.vllm import Vllm
 from registry.spec import Capability, Machine
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (LlamaCpp(), Vllm(), Echo())}
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (LlamaCpp(), Transformers(), Vllm(), Echo())}
 
 CAPABILITIES: tuple[Capability, ...] = (
     _ENGINES["llama.cpp"].capability,
-    transformers.CAPABILITY,
+    _ENGINES["transformers"].capability,
     _ENGINES["vllm"].capability,
     llama_cpp_python.CAPABILITY,
     _ENGINES["echo"].capability,

@@ -1,18 +1,164 @@
 """Transformers: every architecture first, and the quantizations that others do not read."""
 
-from registry.spec import Capability, FormatSupport
+from __future__ import annotations
 
-CAPABILITY = Capability(
-    engine="transformers",
-    formats=(
-        FormatSupport("pytorch", bits=(16, 8, 4)),
-        FormatSupport("gptq", bits=(2, 3, 4, 8)),
-        FormatSupport("awq", bits=(4,)),
-        FormatSupport("bnb", bits=(4, 8)),
-        FormatSupport("fp8", accelerators=("cuda",)),
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from engines.base import Address, Cause, Requirements, Settings, Wire
+from registry.spec import Capability, FormatSupport, Machine, quantization_bits
+
+RUNNER = Path(__file__).with_name("runners") / "transformers.py"
+
+FETCH_AGAIN = "remove the file and fetch it again"
+TAKE_LESS = "ask for less: a smaller `--context-length` or `--concurrency`, or another quantization"
+INSTALL = "launch engines install transformers"
+OTHER_FORMAT = "choose another format, so that another engine runs it"
+NOT_ENOUGH = Cause("there is not enough memory for the model and its context", TAKE_LESS, is_out_of_memory=True)
+# What the log says, what it means ({0} is the first group), what to do. The first that is found counts. Written to the
+# words of Transformers 5.23, torch 2.13, safetensors 0.8, optimum 2.3, gptqmodel 7.6 and bitsandbytes 0.50.
+CAUSES: tuple[tuple[str, Cause], ...] = (
+    (r"error: there is no model at `(.+)`", Cause("there is no model at `{0}`")),
+    (
+        r"DefaultCPUAllocator: |CUDA out of memory|MPS backend out of memory|std::bad_alloc|Cannot allocate memory"
+        r"|error: (?:\w+\.)*(?:OutOf)?MemoryError|Memory footprint \d+ is more than",
+        NOT_ENOUGH,
     ),
-    refusals={"gguf": "it would unpack the weights to several times their size"},
-    ranks={"cuda": 1, "metal": 1, "cpu": 1},
-    launchable=False,
-    setup_bytes=3_600_000_000,
+    (
+        r"has model type `(.+?)` but Transformers does not recognize",
+        Cause("Transformers does not know the architecture `{0}`", OTHER_FORMAT),
+    ),
+    (
+        r"contains custom code which must be executed",
+        Cause(
+            "the model brings Python code of its own, which runs only if you say so",
+            "`--trust-remote-code`, if you trust whoever published it",
+        ),
+    ),
+    (
+        r"Unrecognized configuration class .*?\.(\w+)'> for this kind of AutoModel",
+        Cause("`{0}` is not of a model that writes text", "choose another model"),
+    ),
+    (
+        r"Invalid layer type: (\w+)",
+        Cause("Transformers has no continuous batching for layers of `{0}`", OTHER_FORMAT),
+    ),
+    (
+        r"SafetensorError: (.+)",
+        Cause("the weights are cut short or damaged: {0}", FETCH_AGAIN),
+    ),
+    (
+        r"no file named model\.safetensors",
+        Cause("there are no safetensors beside the model's `config.json`"),
+    ),
+    (
+        r"Couldn't instantiate the backend tokenizer|Can't load tokenizer",
+        Cause("the model's tokenizer is missing", "fetch the model again, with `tokenizer.json` or `tokenizer.model`"),
+    ),
+    (
+        r"error: \w+: the weights lack (.+)",
+        Cause("the weights lack {0}", "the model's `config.json` says other than its weights: take another conversion"),
+    ),
+    (
+        r"(?i)(?:requires|install|need)[^\n]{0,60}\b(bitsandbytes|optimum|gptqmodel|accelerate|llguidance|gguf)\b",
+        Cause("`{0}` is not installed where the engine runs", INSTALL),
+    ),
+    (r"name 'QuantizeConfig' is not defined", Cause("`gptqmodel` is not installed where the engine runs", INSTALL)),
+    (r"No module named '([\w.]+)'", Cause("`{0}` is not installed where the engine runs", INSTALL)),
+    (
+        r"error: unrecognized arguments: (.+)",
+        Cause("the engine `transformers` has no option `{0}`", "docs/engine-transformers.md lists those that it has"),
+    ),
+    (r"(?m)^transformers: error: (.+)", Cause("Transformers could not start: {0}")),
 )
+
+
+class Transformers:
+    """Transformers' continuous batching behind our own server, in a process of its own."""
+
+    name = "transformers"
+    capability = Capability(
+        engine=name,
+        formats=(
+            FormatSupport("pytorch", bits=(16, 8, 4)),
+            FormatSupport("gptq", bits=(2, 3, 4, 8)),
+            FormatSupport("awq", bits=(4,)),
+            FormatSupport("bnb", bits=(4, 8)),
+            FormatSupport("fp8", accelerators=("cuda",)),
+        ),
+        refusals={"gguf": "it would unpack the weights to several times their size"},
+        ranks={"cuda": 1, "metal": 1, "cpu": 1},
+        aliases=("hf", "huggingface"),
+        features=frozenset({"batching", "logprobs", "json_schema", "reasoning", "several_gpus"}),
+        setup_bytes=3_600_000_000,
+    )
+    wire = Wire()
+
+    def requirements_for(self, machine: Machine) -> Requirements:
+        return Requirements("transformers", "transformers", ">=5.20,<6", "transformers-cpu.txt")
+
+    def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
+        return (
+            *(python, "-P", *_one_process_for_each_gpu(settings), str(RUNNER)),
+            *("--model", str(settings.model_path.absolute())),
+            *("--alias", settings.name),
+            *_listen_on(address),
+            *("--ctx-size", str(settings.context_length)),
+            *("--parallel", str(settings.slots)),
+            *("--threads", str(settings.batch_threads)),
+            *_loading(settings),
+            *_chatting(settings),
+            *settings.arguments,
+        )
+
+    def variables(self, settings: Settings) -> Mapping[str, str]:
+        return {
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "DO_NOT_TRACK": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONSAFEPATH": "1",  # torchrun starts the runner without `-P`, and its folder would shadow packages
+            "CUDA_VISIBLE_DEVICES": ",".join(map(str, settings.gpus)),
+        }
+
+    def stage_of(self, line: str) -> str | None:
+        found = re.match(r"transformers: (?!error: |ready )(.+)", line)
+        return found and found.group(1)
+
+    def cause_of(self, log: str) -> Cause | None:
+        for pattern, cause in CAUSES:
+            if found := re.search(pattern, log):
+                return cause._replace(message=cause.message.format(*found.groups()))
+        return None
+
+
+def _one_process_for_each_gpu(settings: Settings) -> tuple[str, ...]:
+    if len(settings.gpus) < 2:
+        return ()
+    return ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(len(settings.gpus)))
+
+
+def _loading(settings: Settings) -> Iterator[str]:
+    """Yield how the weights are read; those of a repository that is quantized already say it themselves."""
+    yield from ("--dtype", settings.dtype)
+    bits = quantization_bits(settings.quantization)
+    if settings.model_format == "pytorch" and bits in (4, 8):
+        yield from ("--quantize", f"{bits}-bit")
+    if settings.trusts_remote_code:
+        yield "--trust-remote-code"
+
+
+def _chatting(settings: Settings) -> Iterator[str]:
+    chat = settings.chat
+    if chat.template is not None:
+        yield from ("--chat-template", chat.template)
+    if chat.reasoning is not None and chat.reasoning.start and chat.reasoning.end:
+        yield from ("--reasoning-start", chat.reasoning.start, "--reasoning-end", chat.reasoning.end)
+
+
+def _listen_on(address: Address) -> tuple[str, ...]:
+    if address.socket is not None:
+        return ("--socket", str(address.socket))
+    host, _, port = address.url.removeprefix("http://").rpartition(":")
+    return ("--host", host, "--port", port)

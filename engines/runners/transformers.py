@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
+import traceback
 
-sys.path.insert(0, str(Path(__file__).parent / "lib"))
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 
 from openai_server import add_arguments, serve
 
@@ -36,16 +36,25 @@ def options() -> argparse.ArgumentParser:
 def main() -> int:
     arguments = options().parse_args()
     if not os.path.exists(arguments.model):
-        print(f"transformers: error: there is no model at `{arguments.model}`", file=sys.stderr)
-        return 1
-    from transformers_backend import start
+        return fail(f"there is no model at `{arguments.model}`")
+    try:
+        from transformers_backend import start
 
-    backend = start(arguments)
+        backend = start(arguments)
+    except Exception as error:  # noqa: BLE001  whatever upstream raises, the launcher reads it in the log
+        traceback.print_exc()
+        lines = str(error).strip().splitlines() or [""]
+        return fail(f"{type(error).__name__}: {lines[0]}")
     if backend.is_driver:
         serve(backend, arguments)
     else:
         backend.join()
     return 0
+
+
+def fail(reason: str) -> int:
+    print(f"transformers: error: {reason}", file=sys.stderr, flush=True)
+    return 1
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+
 from json_grammar import Grammar, Grammars
 from openai_backend import Generation
 

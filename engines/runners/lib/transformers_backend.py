@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from json_grammar import Grammars
 from openai_backend import Generation, Message, TemplateError, Token, Tool
 from text_pieces import TextPieces

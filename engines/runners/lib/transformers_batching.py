@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from json_grammar import Grammars
-from token_choice import TokenChoice, choose_all
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 from transformers.generation.continuous_batching.utils import stream_context
+
+from json_grammar import Grammars
+from token_choice import TokenChoice, choose_all
 
 # Prompts are read in pieces of one page. So what a prompt's cached beginning holds was computed in the very pieces in
 # which it would be computed again, and an answer is the same with and without it.

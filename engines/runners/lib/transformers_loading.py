@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,16 +40,24 @@ def load(options: argparse.Namespace) -> Loaded:
     tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
     config = transformers.AutoConfig.from_pretrained(**source)
     say("reading the weights" if options.quantize is None else f"reading the weights, to {options.quantize}")
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model, found = transformers.AutoModelForCausalLM.from_pretrained(
         **source,
         config=config,
         dtype=choose_dtype(options.dtype, config),
         attn_implementation=options.attn_implementation or _attention(),
         use_safetensors=True,
+        output_loading_info=True,
         **_quantization(options),
         **_placement(),
-    ).eval()
-    return Loaded(model, tokenizer, _end_ids(model, tokenizer))
+    )
+    _refuse_gaps(sorted(found["missing_keys"]))
+    return Loaded(model.eval(), tokenizer, _end_ids(model, tokenizer))
+
+
+def _refuse_gaps(missing: Sequence[str]) -> None:
+    """Raise ValueError where tensors are missing: Transformers only warns, and takes random numbers (5.23)."""
+    if missing:
+        raise ValueError(f"the weights lack {len(missing)} of the model's tensors, `{missing[0]}` among them")
 
 
 def choose_dtype(asked: str, config: Any) -> Any:
@@ -78,6 +87,8 @@ def _quantization(options: argparse.Namespace) -> dict[str, Any]:
     if options.model.endswith(".gguf"):  # to keep it packed takes kernels that upstream fetches from a hub (5.23)
         return {"quantization_config": transformers.GgufConfig(dequantize=True)}
     if options.quantize == "8-bit":
+        # Else it tells with every matrix of every token that it casts its input (bitsandbytes 0.50).
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return {"quantization_config": transformers.BitsAndBytesConfig(load_in_8bit=True)}
     if options.quantize == "4-bit":
         import torch
@@ -132,7 +143,7 @@ class _Progress:
     @classmethod
     def hook(cls, factory: Any, args: tuple[Any, ...], options: dict[str, Any]) -> _Progress:
         """Stand in for a progress bar of tqdm's."""
-        items = args[0] if args else options.get("iterable")
+        items: Any = args[0] if args else options.get("iterable")
         total = options.get("total") or (len(items) if hasattr(items, "__len__") else 0)
         return cls(items, total, str(options.get("desc") or "").rstrip(" .:").lower())
 
