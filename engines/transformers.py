@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
+from engines.builds import requirements_of
 from registry.spec import Capability, FormatSupport, Machine, quantization_bits
 
 RUNNER = Path(__file__).with_name("runners") / "transformers.py"
@@ -96,7 +97,7 @@ class Transformers:
     wire = Wire()
 
     def requirements_for(self, machine: Machine) -> Requirements:
-        return Requirements("transformers", "transformers", ">=5.20,<6", "transformers-cpu.txt")
+        return requirements_of(self.name, machine)
 
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         return (

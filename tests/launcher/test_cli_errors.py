@@ -56,7 +56,7 @@ def test_what_cannot_be_combined_says_what_can(run: Run) -> None:
         "  `vllm` does not run pytorch as `4-bit`: bitsandbytes left its tree for a plugin\n"
         "  `transformers` runs it\n"
         "\n"
-        f"hint: launch {MISTRAL} --model-format gguf --quantization Q4_K_M --engine llama.cpp\n"
+        f"hint: launch {MISTRAL} --model-format pytorch --quantization 4-bit --engine transformers\n"
     )
     command = done.err.splitlines()[-1].removeprefix("hint: launch ").split()
     assert run(*command, "--dry-run").code == 0

@@ -31,11 +31,11 @@ class TokenChoice:
     It is sent to the processes of all GPUs as what was wanted, and begins in each of them.
     """
 
-    def __init__(self, wanted: Generation) -> None:
+    def __init__(self, wanted: Generation, grammar: Grammar | None = None) -> None:
         self.scored: list[Scored] = []
         self.is_begun = False
         self._wanted = wanted
-        self._grammar: Grammar | None = None
+        self._grammar = grammar
         self._seen: torch.Tensor | None = None
         self._random: torch.Generator | None = None
 
@@ -46,7 +46,7 @@ class TokenChoice:
         """Make ready for the first token."""
         wanted = self._wanted
         self.is_begun = True
-        if wanted.json_schema is not None:
+        if wanted.json_schema is not None and self._grammar is None:
             self._grammar = grammars.make(wanted.json_schema)
         assert wanted.seed is not None  # all GPUs must draw the same
         self._random = torch.Generator(device).manual_seed(wanted.seed)
@@ -91,7 +91,10 @@ class TokenChoice:
     def _constrained(self, scores: torch.Tensor) -> torch.Tensor:
         if self._grammar is None:
             return scores
-        return scores.masked_fill(~self._grammar.allowed(scores.device), float("-inf"))
+        octets = torch.frombuffer(bytearray(self._grammar.allowed()), dtype=torch.uint8)
+        bits = (octets.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)) & 1
+        is_allowed = bits.flatten()[: scores.numel()].bool().to(scores.device)
+        return scores.masked_fill(~is_allowed, float("-inf"))
 
 
 def choose_all(choices: Sequence[TokenChoice | None], logits: torch.Tensor) -> list[int]:

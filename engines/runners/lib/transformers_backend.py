@@ -62,11 +62,11 @@ class TransformersBackend:
         return list(rendered)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Token, None]:
-        if generation.json_schema is not None:
-            await asyncio.to_thread(self._grammars.check, generation.json_schema)
+        schema = generation.json_schema
+        grammar = None if schema is None else await asyncio.to_thread(self._grammars.make, schema)
         if generation.seed is None:
             generation = generation._replace(seed=random.getrandbits(63))
-        choice = TokenChoice(generation)
+        choice = TokenChoice(generation, grammar)
         outputs: asyncio.Queue[Any] = asyncio.Queue()
         request_id = self._add(generation, choice, outputs)
         try:
@@ -130,8 +130,7 @@ def start(options: argparse.Namespace) -> TransformersBackend:
     loaded = load(options)
     if options.chat_template is not None:
         loaded.tokenizer.chat_template = _text_of(options.chat_template)
-    vocabulary_size = loaded.model.config.get_text_config().vocab_size
-    grammars = Grammars(loaded.tokenizer, vocabulary_size, loaded.end_ids)
+    grammars = Grammars(lambda: _vocabulary_of(loaded))
     config = batching_config(options.ctx_size, options.parallel)
     if options.max_batch_tokens is not None:
         config.max_batch_tokens = max(options.max_batch_tokens, options.parallel)
@@ -143,6 +142,14 @@ def start(options: argparse.Namespace) -> TransformersBackend:
         batching.warmup()
     batching.start()
     return TransformersBackend(loaded, batching, grammars, options.ctx_size)
+
+
+def _vocabulary_of(loaded: Loaded) -> Any:
+    """Return llguidance's view of the tokens."""
+    import llguidance.hf
+
+    size = loaded.model.config.get_text_config().vocab_size
+    return llguidance.hf.from_tokenizer(loaded.tokenizer, size, list(loaded.end_ids))
 
 
 def _text_of(template: str) -> str:
