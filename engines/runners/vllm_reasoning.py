@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vllm.entrypoints.generate.base.protocol import DeltaMessage  # noqa: TID253 - vLLM itself loads this
-from vllm.reasoning import ReasoningParser, ReasoningParserManager  # noqa: TID253
+from vllm.entrypoints.generate.base.protocol import DeltaMessage
+from vllm.reasoning import ReasoningParser, ReasoningParserManager
 
 START = os.environ["LAUNCH_REASONING_START"]
 END = os.environ["LAUNCH_REASONING_END"]
