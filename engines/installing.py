@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from engines.base import Requirements
 from engines.environment import (
@@ -27,6 +30,7 @@ from registry.errors import EnvironmentBuildError
 from registry.progress import Progress, Report, ignore
 
 ERROR_LINES = 12
+SILENCE_S = 10.0
 _UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -67,7 +71,7 @@ class _UvError(Exception):
     """uv ended with an error; the message is all that it said."""
 
 
-def _install(folder: Path, requirements: Requirements, told: Callable[[str], None]) -> None:
+def _install(folder: Path, requirements: Requirements, told: Callable[[str | None], None]) -> None:
     run_uv(("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)), {}, told)
     without = (LOCKS / requirements.lock).with_suffix(".without")
     arguments = [
@@ -115,7 +119,7 @@ _OWN_INDEXES = (
 )
 
 
-def run_uv(arguments: Sequence[str], variables: Mapping[str, str], told: Callable[[str], None]) -> None:
+def run_uv(arguments: Sequence[str], variables: Mapping[str, str], told: Callable[[str | None], None]) -> None:
     """Run uv; raises _UvError with all that it said.
 
     It runs in the folder of the locks, whose uv.toml adds to the user's own settings and keeps those of a project out.
@@ -130,27 +134,55 @@ def run_uv(arguments: Sequence[str], variables: Mapping[str, str], told: Callabl
         stderr=subprocess.STDOUT,
         cwd=LOCKS,
         env={**os.environ, **variables, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"},
-        text=True,
-        errors="replace",
     ) as process:
-        for line in process.stdout or ():
-            lines.append(line.rstrip())
-            told(lines[-1])
+        assert process.stdout is not None
+        for line in lines_of(process.stdout):
+            if line is not None:
+                lines.append(line)
+            told(line)
     if process.returncode:
         raise _UvError("\n".join(lines))
 
 
-class UvLines:
-    """Turns uv's lines into progress: what is being fetched, built or installed, and the bytes that are here."""
+def lines_of(stream: IO[bytes], silence_s: float = SILENCE_S) -> Iterator[str | None]:
+    """Yield the lines that a program writes as they come, and None each time that it wrote nothing for so long."""
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            if not selector.select(silence_s):
+                yield None
+                continue
+            chunk = os.read(stream.fileno(), 1 << 16)
+            *lines, rest = (rest + (chunk or b"\n")).split(b"\n")
+            yield from (line.decode(errors="replace").rstrip() for line in lines)
+            if not chunk:
+                return
 
-    def __init__(self, report: Report) -> None:
+
+class UvLines:
+    """Turns uv's lines into progress: what is being fetched, built or installed, and the bytes that are here.
+
+    None stands for a silence, in which the last thing still goes on: it is told again, with how long that has taken.
+    """
+
+    def __init__(self, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
         self._report = report
+        self._clock = clock
         self._coming: dict[str, int] = {}
         self._done_bytes = 0
+        self._text, self._since = "", clock()
 
-    def __call__(self, line: str) -> None:
-        if text := self._read(line):
-            self._report(Progress("install", self._done_bytes, None, text))
+    def __call__(self, line: str | None) -> None:
+        if line is None:
+            took_s = round(self._clock() - self._since)
+            self._tell(f"{self._text}: {took_s // 60}:{took_s % 60:02}")
+        elif text := self._read(line):
+            self._text, self._since = text, self._clock()
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        self._report(Progress("install", self._done_bytes, None, text))
 
     def _read(self, line: str) -> str:
         if found := re.match(r" *Downloading (\S+) \(([\d.]+)([KMG]iB)\)", line):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from engines.base import Requirements
-from engines.installing import UvLines, uv_sources
+from engines.installing import UvLines, lines_of, uv_sources
 from engines.uv_trouble import trouble_in
 from registry.progress import Progress
 
@@ -38,6 +40,30 @@ def test_uvs_lines_become_progress() -> None:
         (208666623, "Installed 3 packages in 6ms"),
         (208666623, "+ torch==2.13.0+cpu"),
     ]
+
+
+def test_a_silence_says_how_long_the_last_thing_takes() -> None:
+    seen: list[str] = []
+    now = iter((0.0, 5.0, 15.0, 130.0))
+    tell = UvLines(lambda progress: seen.append(progress.text), lambda: next(now))
+    tell("   Building slow==1")
+    tell(None)
+    tell(None)
+    building = "building slow 1 from source, which may take minutes"
+    assert seen == [building, f"{building}: 0:10", f"{building}: 2:05"]
+
+
+def test_lines_come_as_they_are_written_and_silence_as_none() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as stream, open(writing, "wb", buffering=0) as out:
+        lines = lines_of(stream, silence_s=0.01)
+        out.write(b"one\ntw")
+        assert next(lines) == "one"
+        assert next(lines) is None
+        out.write(b"o\nrest")
+        assert next(lines) == "two"
+        out.close()
+        assert [line for line in lines if line is not None] == ["rest"]
 
 
 TORCH = Requirements("torch", "torch", ">=2", "x.txt", torch_backend="cpu", index_url="https://upstream.example/whl")
