@@ -102,11 +102,12 @@ ERROR = re.compile(
     re.MULTILINE,
 )
 PYDANTIC = re.compile(r"validation errors? for .+\n.*?Value error, (.+?)(?: \[type=|\n|$)")
-# What says only that another process failed.
+# What says only that another process failed; where nothing else is said, that one was ended from outside.
 CONSEQUENCE = re.compile(
-    r"Engine core initialization failed|WorkerProc initialization failed|Cancelled|EngineDeadError|"
-    r"EngineCore encountered an issue"
+    r"Engine core initialization failed|WorkerProc initialization failed|EngineCore encountered an issue|"
+    r"died unexpectedly|Cancelled"
 )
+ENDED = Cause("vLLM's engine process was ended", "somebody ended it, or the system did so because memory ran out")
 
 
 def read_stage(line: str) -> str | None:
@@ -126,4 +127,6 @@ def read_cause(log: str) -> Cause | None:
         return Cause(f"vLLM could not start: {found[1]}")
     errors = (f"{found[1].rpartition('.')[2]}: {found[2]}" for found in ERROR.finditer(log))
     first = next((error for error in errors if not CONSEQUENCE.search(error)), None)
-    return None if first is None else Cause(f"vLLM could not go on: {first}")
+    if first is not None:
+        return Cause(f"vLLM could not go on: {first}")
+    return ENDED if CONSEQUENCE.search(log) else None
