@@ -69,11 +69,13 @@ class Vllm:
         },
         systems=("Linux",),
         ranks={"cuda": 0, "cpu": 2},
-        features=frozenset(("batching", "logprobs", "json_schema", "tools", "reasoning", "several_gpus")),
+        features=frozenset(
+            ("batching", "logprobs", "json_schema", "tools", "reasoning", "reasoning_budget", "several_gpus")
+        ),
         launchable=False,
         setup_bytes=3_000_000_000,
     )
-    wire = Wire()
+    wire = Wire(names={"reasoning_budget": "thinking_token_budget"})
 
     def requirements_for(self, machine: Machine) -> Requirements:
         return requirements_of(self.name, machine)

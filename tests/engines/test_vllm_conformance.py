@@ -1,0 +1,54 @@
+"""The contract on vLLM, with the same model unquantized, by GPTQ and by AWQ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from engines.conformance import Checkpoint, EngineConformance
+from engines.installing import build_environment
+from engines.machine import read_machine
+from engines.vllm import Vllm
+from registry.spec import Architecture
+from tests.weights.built import BuiltWeights
+
+SMOLLM2 = Architecture(layers=30, hidden_size=576, heads=9, kv_heads=3)
+
+
+class VllmConformance(EngineConformance):
+    engine = Vllm()
+    weights: ClassVar[str]
+    model_format: ClassVar[str]
+    quantization: ClassVar[str]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def python(cls, engine_cache: Path) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LAUNCH_CACHE", str(engine_cache))
+            return build_environment(Vllm().requirements_for(read_machine())).python
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def checkpoint(cls, built_weights: BuiltWeights) -> Checkpoint:
+        return Checkpoint(built_weights[cls.weights], cls.model_format, cls.quantization, SMOLLM2)
+
+
+@pytest.mark.engine
+class TestPytorch(VllmConformance):
+    weights, model_format, quantization = "smollm2-pytorch", "pytorch", "none"
+
+
+@pytest.mark.engine
+class TestGptq(VllmConformance):
+    weights, model_format, quantization = "smollm2-gptq", "gptq", "Int4"
+
+
+@pytest.mark.engine
+class TestAwq(VllmConformance):
+    weights, model_format, quantization = "smollm2-awq", "awq", "Int4"
+
+
+del EngineConformance, VllmConformance  # which hold no tests of their own
