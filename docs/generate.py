@@ -55,6 +55,7 @@ COMMANDS = (
     "cache rm",
     "cache prune",
     "engines",
+    "engines features",
     "engines install",
     "engines update",
     "engines remove",

@@ -10,8 +10,9 @@ from engines.environment import Environment, is_within
 from launcher.cli.options import Printing, grouped
 from launcher.inspection import EngineInfo, describe_format, list_engines
 from launcher.output import Output, format_bytes
+from registry.spec import FEATURES
 
-HEADINGS = ("ENGINE", "VERSION", "WHERE", "RUNS HERE", "OFFERS", "SET-UP")
+HEADINGS = ("ENGINE", "VERSION", "WHERE", "RUNS HERE", "SET-UP")
 EngineName = Annotated[
     str, typer.Argument(metavar="ENGINE[==VERSION]", help="llama.cpp, vllm, …; VERSION beside the one that is tested.")
 ]
@@ -22,7 +23,10 @@ def group(settings: dict[str, Any], command_class: Any) -> typer.Typer:
     """Return the commands under `launch engines`; without one, they are listed."""
     app = typer.Typer(invoke_without_command=True, help="List, install, update and remove engines.", **settings)
     app.callback()(grouped(_list_unless_told))
-    for name, function in (("list", _list), ("install", _install), ("update", _update), ("remove", _remove)):
+    for name, function in (
+        *(("list", _list), ("features", _features)),
+        *(("install", _install), ("update", _update), ("remove", _remove)),
+    ):
         app.command(name, cls=command_class, context_settings=settings["context_settings"])(grouped(function))
     return app
 
@@ -41,6 +45,17 @@ def _list(printing: Printing) -> None:
     for engine in engines:
         if engine.unused:
             output.warn(f"`{engine.name}` does not use the GPU: {engine.unused}")
+
+
+def _features(printing: Printing) -> None:
+    """Show which engine offers what besides text: JSON by a schema, tools, log-probabilities, …."""
+    offers = {engine.name: engine.capability.features for engine in list_engines()}
+    rows = [(feature, *("yes" if feature in own else "" for own in offers.values())) for feature in FEATURES]
+    records = [
+        {"feature": feature, "meaning": meaning, "engines": [name for name, own in offers.items() if feature in own]}
+        for feature, meaning in FEATURES.items()
+    ]
+    printing.output().table(("FEATURE", *offers), rows, records)
 
 
 def _install(engine: EngineName, printing: Printing) -> None:
@@ -95,13 +110,12 @@ def _say_installed(output: Output, name: str, environment: Environment) -> None:
 def _rows(engine: EngineInfo) -> list[tuple[str, ...]]:
     """Return a line for each environment, or the one that says that there is none."""
     formats = "; ".join(map(describe_format, engine.formats_here))
-    offers = ", ".join(sorted(engine.capability.features))
     if engine.environments:
         first, *others = engine.environments
-        own = (engine.name, first.version, _where(first), formats, offers, "")
-        return [own, *((engine.name, other.version, _where(other), "", "", "") for other in others)]
+        own = (engine.name, first.version, _where(first), formats, "")
+        return [own, *((engine.name, other.version, _where(other), "", "") for other in others)]
     set_up = format_bytes(engine.setup_bytes) if engine.setup_bytes else ""
-    return [(engine.name, "", engine.state, formats, offers, set_up)]
+    return [(engine.name, "", engine.state, formats, set_up)]
 
 
 def _where(environment: Environment) -> str:

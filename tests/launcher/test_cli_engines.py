@@ -9,8 +9,10 @@ import pytest
 
 from engines.builds import requirements_of
 from engines.environment import managed_folder
+from engines.index import CAPABILITIES
 from engines.machine import read_machine
 from launcher.cache_use import Hold, Use
+from registry.spec import FEATURES
 from tests.fakes.wheels import write_wheel
 from tests.launcher.commands import Run
 
@@ -108,6 +110,15 @@ def test_an_update_removes_what_is_of_an_older_lock_and_idle(run: Run) -> None:
 
 def test_there_may_be_nothing_to_update(run: Run) -> None:
     assert run("engines", "update").err == "no engine is set up\n"
+
+
+def test_what_engines_offer(run: Run) -> None:
+    lines = [line.split("\t") for line in run("engines", "features").out.splitlines()]
+    assert {len(line) for line in lines} == {1 + len(CAPABILITIES)}
+    records = {record["feature"]: record for record in run("engines", "features", "--json").json}
+    assert set(records) == set(FEATURES) == {line[0] for line in lines}
+    assert "llama.cpp" in records["infill"]["engines"]
+    assert records["infill"]["meaning"] == FEATURES["infill"]
 
 
 def test_programs_get_everything(run: Run) -> None:
