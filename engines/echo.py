@@ -23,6 +23,7 @@ class Echo:
         ranks={},
         systems=("Linux", "Darwin", "Windows"),
         automatic=False,
+        features=frozenset({"batching"}),
         needs_weights=False,
         features=frozenset(FEATURES) - {"several_gpus"},
     )

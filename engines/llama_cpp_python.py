@@ -8,6 +8,5 @@ CAPABILITY = Capability(
     aliases=("llama_cpp_python", "llamacpp-python"),
     ranks={"cpu": 3, "metal": 2, "vulkan": 2, "cuda": 3},
     automatic=False,
-    launchable=False,
     setup_bytes=70_000_000,
 )

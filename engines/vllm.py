@@ -72,7 +72,7 @@ class Vllm:
         features=frozenset(
             ("batching", "logprobs", "json_schema", "tools", "reasoning", "reasoning_budget", "several_gpus")
         ),
-        launchable=False,
+        splits_heads=True,
         setup_bytes=3_000_000_000,
     )
     wire = Wire(names={"reasoning_budget": "thinking_token_budget"})

@@ -7,9 +7,10 @@ knows an MD5 only.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from registry.cache import cache_folder, is_true, read_json, write_json
 from registry.digest import Digest, digest_of, is_recorded, record
@@ -18,6 +19,9 @@ from registry.exclusive import exclusive
 from registry.hubs.base import RemoteFile
 from registry.progress import Told
 from registry.selection import is_unsafe
+
+if TYPE_CHECKING:
+    from registry.tar_header import Readable
 
 _T = TypeVar("_T")
 _SHA256 = Digest("sha256", "")
@@ -116,6 +120,16 @@ class Archive(NamedTuple):
             path = self._fetch(lambda *told: None)
         with path.open("rb") as file:
             return tuple(RemoteFile(each.path, each.size_bytes) for each in read_members(ArchiveFile(file), self.title))
+
+    @contextmanager
+    def peek(self, path: str) -> Iterator[Readable | None]:
+        """Let the file at `path` in it be read without fetching the rest, where the server gives parts of files."""
+        from registry.archive import Part, read_members
+        from registry.ranges import RangeReader
+
+        with first_that_answers(self.addresses, RangeReader) as remote:
+            members = read_members(remote, self.title) if remote.has_ranges else ()
+            yield next((Part(remote, each) for each in members if each.path == path), None)
 
     def bring(self, file: RemoteFile, size_bytes: int, report: Told) -> None:
         """Fetch, verify and unpack it, so that `file`, one of those in it, is there; then remove it.

@@ -34,6 +34,18 @@ class ArchiveFile:
         return self._file.read(count)
 
 
+class Part:
+    """The bytes of one member, wherever its archive is."""
+
+    def __init__(self, archive: Readable, member: Member) -> None:
+        self._archive = archive
+        self._offset = member.offset
+        self.size_bytes = member.size_bytes
+
+    def read_at(self, position: int, count: int) -> bytes:
+        return self._archive.read_at(self._offset + position, max(0, min(count, self.size_bytes - position)))
+
+
 def read_members(archive: Readable, title: str) -> tuple[Member, ...]:
     """Return the files of an archive in its order, without the one folder that may hold them all.
 

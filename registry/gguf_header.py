@@ -2,7 +2,8 @@
 
 Layout as in the format's specification (ggml, docs/gguf.md), versions 2 and 3: magic, version, counts of tensors and
 of keys, then keys with typed values, little-endian. Writers put the architecture's keys before the vocabulary, whose
-arrays are long: reading stops there, and the template's key, which comes after them, is only looked for.
+arrays are long: reading stops there, and the template's key, which comes after them, is only looked for. So a header
+can be read where only parts of the file are to be had, a few kilobytes from its beginning.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import mmap
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from registry.gguf import NotGgufError, check_gguf
+from registry.gguf import MAGIC, NotGgufError, check_gguf
+
+if TYPE_CHECKING:
+    from registry.tar_header import Readable
 
 # The value types that have a fixed size, by their number: struct codes.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -44,7 +48,7 @@ def read_gguf_facts(path: Path) -> GgufFacts:
     check_gguf(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            values = _Reader(content).scalars()
+            values = _Reader(_Mapped(content)).scalars()
             has_template = content.find(b"tokenizer.chat_template", 0, _TEMPLATE_WITHIN_BYTES) >= 0
     except (struct.error, UnicodeDecodeError, ValueError) as error:
         raise NotGgufError(
@@ -60,14 +64,33 @@ def read_gguf_facts(path: Path) -> GgufFacts:
     )
 
 
+def read_gguf_values(content: Readable) -> dict[str, object]:
+    """Return the header's keys with texts and numbers, up to the vocabulary; {} for what is not GGUF or is damaged."""
+    try:
+        return _Reader(content).scalars() if content.read_at(0, len(MAGIC)) == MAGIC else {}
+    except (struct.error, UnicodeDecodeError, ValueError):
+        return {}
+
+
 def _whole(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-class _Reader:
+class _Mapped:
+    """A file in memory, as the header's reader wants it."""
+
     def __init__(self, content: mmap.mmap) -> None:
         self._content = content
-        self._at = 4
+        self.size_bytes = len(content)
+
+    def read_at(self, position: int, count: int) -> bytes:
+        return self._content[position : position + count]
+
+
+class _Reader:
+    def __init__(self, content: Readable) -> None:
+        self._content = content
+        self._at = len(MAGIC)
 
     def scalars(self) -> dict[str, object]:
         """Return the keys with texts and numbers, up to the vocabulary."""
@@ -100,13 +123,16 @@ class _Reader:
         return True
 
     def _read(self, code: str) -> int | float:
-        value: int | float = struct.unpack_from(f"<{code}", self._content, self._at)[0]
-        self._at += struct.calcsize(code)
+        size = struct.calcsize(code)
+        value: int | float = struct.unpack(f"<{code}", self._content.read_at(self._at, size))[0]
+        self._at += size
         return value
 
     def _text(self) -> str:
         length = int(self._read("Q"))
-        raw = self._content[self._at : self._at + length]
+        if length > self._content.size_bytes - self._at:
+            raise ValueError("the header ends early")
+        raw = self._content.read_at(self._at, length)
         if len(raw) != length:
             raise ValueError("the header ends early")
         self._at += length

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from registry.conflicts import Conflict, conflicts
+from registry.facts import NOTHING_KNOWN, Knowledge
 from registry.request import Wanted, is_same_quantization, listing, same_bits
 from registry.spec import (
     HUBS,
@@ -18,6 +20,7 @@ from registry.spec import (
     format_size,
     quantization_bits,
 )
+from registry.splitting import cannot_be_split, merged
 
 # An environment that takes more than this to fetch is not set up by default while something lighter can run.
 LARGE_SETUP_BYTES = 1_000_000_000
@@ -50,11 +53,11 @@ class Refused(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A candidate that can run, with its sources, its warnings and its rank, the lowest first."""
+    """A candidate that can run unless its weights are in `conflicts` with its engine; the lowest rank is the best."""
 
     candidate: Candidate
     sources: tuple[Source, ...]
-    warnings: tuple[str, ...]
+    conflicts: tuple[Conflict, ...]
     needs_large_setup: bool
     fits: bool
     rank: tuple[float, ...]
@@ -62,6 +65,16 @@ class Judged(NamedTuple):
     @property
     def source(self) -> Source:
         return self.sources[0]
+
+
+class Circumstances(NamedTuple):
+    """What every combination is judged by."""
+
+    wanted: Wanted
+    model: Model
+    machine: Machine
+    installed: frozenset[str]
+    knowledge: Knowledge
 
 
 def _candidates(model: Model, capabilities: Sequence[Capability]) -> Iterator[Candidate]:
@@ -77,9 +90,11 @@ def judge_all(
     capabilities: Sequence[Capability],
     machine: Machine,
     installed: frozenset[str],
+    knowledge: Knowledge = NOTHING_KNOWN,
 ) -> tuple[list[Judged], list[Refused]]:
     """Return the combinations that can run, the best first, and the others with the reason."""
-    verdicts = [_judge(each, wanted, machine, installed) for each in _candidates(model, capabilities)]
+    circumstances = Circumstances(wanted, model, machine, installed, knowledge)
+    verdicts = [_judge(each, circumstances) for each in _candidates(model, capabilities)]
     judged = [verdict for verdict in verdicts if isinstance(verdict, Judged)]
     refused = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
     return sorted(judged, key=lambda each: each.rank), refused
@@ -93,24 +108,33 @@ def rejection(candidate: Candidate, reason: str) -> Rejection:
 # --- judging one combination -----------------------------------------------------------------------------------------
 
 
-def _judge(candidate: Candidate, wanted: Wanted, machine: Machine, installed: frozenset[str]) -> Judged | Refused:
-    if reason := _not_wanted(candidate, wanted):
+def _judge(candidate: Candidate, by: Circumstances) -> Judged | Refused:
+    if reason := _not_wanted(candidate, by.wanted):
         return Refused(candidate, reason, detail=None)
-    if reason := _is_ambiguous(candidate, wanted):
+    if reason := _is_ambiguous(candidate, by.wanted):
         return Refused(candidate, reason, detail=reason)
     if not candidate.spec.sources_of(candidate.quantization):
         return Refused(candidate, (reason := f"`{candidate.quantization}` was never published"), detail=reason)
-    if reason := _cannot_run(candidate, machine):
+    sources = _sources(candidate, by.wanted)
+    if reason := _cannot_run(candidate, by.machine, by.installed) or _cannot_split(candidate, sources, by):
         return Refused(candidate, reason, detail=f"`{candidate.capability.engine}` {reason}")
-    sources = _sources(candidate, wanted)
     if not sources:
-        reason = _no_source(candidate, wanted)
+        reason = _no_source(candidate, by.wanted)
         return Refused(candidate, reason, detail=reason)
-    warnings = _conflicts(candidate, sources[0])
-    large = candidate.capability.engine not in installed and candidate.capability.setup_bytes > LARGE_SETUP_BYTES
-    fits = weights_bytes(candidate) <= _memory_bytes(candidate.capability, machine) * _MEMORY_FOR_WEIGHTS
-    rank = _rank(candidate, len(warnings), large, fits, _accelerator(candidate.capability, machine))
-    return Judged(candidate, sources, warnings, large, fits, rank)
+    found = conflicts(candidate, sources, by.knowledge, trusts_code=by.wanted.trusts_remote_code)
+    setup_bytes = 0 if candidate.capability.engine in by.installed else candidate.capability.setup_bytes
+    fits = weights_bytes(candidate) <= _memory_bytes(candidate.capability, by.machine) * _MEMORY_FOR_WEIGHTS
+    large = setup_bytes > LARGE_SETUP_BYTES
+    rank = _rank(candidate, len(found), large, fits, _accelerator(candidate.capability, by.machine))
+    return Judged(candidate, sources, found, large, fits, rank)
+
+
+def _cannot_split(candidate: Candidate, sources: Sequence[Source], by: Circumstances) -> str | None:
+    if by.wanted.gpus is None:
+        return None
+    known = candidate.spec.architecture or by.model.architecture
+    architecture = merged(known, by.knowledge.of(sources, candidate.quantization))
+    return cannot_be_split(candidate, by.wanted.gpus, architecture)
 
 
 def _sources(candidate: Candidate, wanted: Wanted) -> tuple[Source, ...]:
@@ -120,9 +144,11 @@ def _sources(candidate: Candidate, wanted: Wanted) -> tuple[Source, ...]:
     sources = [source for source in published if source.hub in (HUBS if hubs is None else hubs)]
     if hubs is not None:
         sources.sort(key=lambda source: hubs.index(source.hub))
-    if wanted.revision is None:
-        return tuple(sources)
-    return tuple(source.at_revision(wanted.revision) for source in sources)
+    if wanted.revision is not None:
+        sources = [source.at_revision(wanted.revision) for source in sources]
+    if wanted.trusts_remote_code:
+        sources = [source._replace(with_code=True) for source in sources]
+    return tuple(sources)
 
 
 def _not_wanted(candidate: Candidate, wanted: Wanted) -> str | None:
@@ -154,7 +180,7 @@ def _is_ambiguous(candidate: Candidate, wanted: Wanted) -> str | None:
     return f"`{text}` may mean {listing(same_bits(candidate.spec, text), 'or')}"
 
 
-def _cannot_run(candidate: Candidate, machine: Machine) -> str | None:
+def _cannot_run(candidate: Candidate, machine: Machine, installed: frozenset[str]) -> str | None:
     capability, spec = candidate.capability, candidate.spec
     support = capability.support_of(spec.model_format)
     if support is None:
@@ -164,6 +190,8 @@ def _cannot_run(candidate: Candidate, machine: Machine) -> str | None:
         return f"does not run on {machine.system}"
     if support.accelerators is not None and _accelerator(candidate.capability, machine) not in support.accelerators:
         return f"runs `{spec.model_format}` on {listing(support.accelerators, 'or')} only"
+    if support.plugin is not None and support.plugin not in installed:
+        return f"reads `{spec.model_format}` only with `{support.plugin}`, which is not installed beside it"
     return _cannot_read(candidate, support)
 
 
@@ -181,13 +209,6 @@ def _no_source(candidate: Candidate, wanted: Wanted) -> str:
     return f"it is not on {listing(wanted.hubs, 'or')}, but on {listing(hubs)}"
 
 
-def _conflicts(candidate: Candidate, source: Source) -> tuple[str, ...]:
-    """Return what the engine will do with these very weights, by what is known of the pinned revision."""
-    support = candidate.capability.support_of(candidate.spec.model_format)
-    rules = support.refuses if support else ()
-    return tuple(rule.reason for rule in rules if source.quantization_config.get(rule.key) == rule.value)
-
-
 # --- ranking ---------------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +220,6 @@ def _rank(
     formats = _FORMAT_RANKS.get(accelerator, _FORMAT_RANKS["cpu"])
     return (
         conflicts,
-        not capability.launchable,
         needs_large_setup,
         not fits,
         -spec.size_in_billions if fits else spec.size_in_billions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from registry.errors import DownloadError, GatedRepoError, NotOnHubError
@@ -20,11 +21,16 @@ _ELSEWHERE = "launch inspect shows the model's other sources"
 class RangeReader:
     """A file at `url`; `has_ranges` says whether the server gives parts of it. Use it in `with`.
 
-    Raises OfflineError, NotOnHubError, GatedRepoError or another DownloadError.
+    `headers` go to the URL's own origin only; `refused` makes the error of a status, instead of `refusal`. Raises it,
+    OfflineError, or another DownloadError.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str] = {}, refused: Callable[[int], DownloadError] | None = None
+    ) -> None:
         self.url = url
+        self._headers = headers
+        self._refused = refused or (lambda status: refusal(status, url))
         self._transport = Transport(_TIMEOUT_S, 1)
         self._start, self._window = 0, b""
         try:
@@ -66,7 +72,8 @@ class RangeReader:
         from registry.trouble import out_of_reach
 
         try:
-            answer = self._transport.get(self.url, {"Range": f"bytes={position}-{position + count - 1}"})
+            asked = {**self._headers, "Range": f"bytes={position}-{position + count - 1}"}
+            answer = self._transport.get(self.url, asked)
             try:
                 return self._take(answer.response, position, count)
             finally:
@@ -76,7 +83,7 @@ class RangeReader:
 
     def _take(self, response: BaseHTTPResponse, position: int, count: int) -> tuple[bool, int]:
         if response.status not in (200, 206):
-            raise refusal(response.status, self.url)
+            raise self._refused(response.status)
         told = whole_size(response.headers, position) if response.status == 206 else None
         has_ranges = told is not None
         size = response.headers.get("Content-Length", "") if told is None else told

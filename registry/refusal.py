@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from registry.errors import ResolutionError
-from registry.judging import Candidate, Refused, judge_all, rejection
+from registry.facts import Knowledge
+from registry.judging import Candidate, Judged, Refused, judge_all, rejection
 from registry.published import published_elsewhere
 from registry.request import Wanted, has_quantization, listing
-from registry.spec import Capability, Machine, Model, Request, Spec, format_size
+from registry.spec import Capability, Machine, Model, Spec, format_size
 
 # What is given up of a request, in turn, to find one that can be met.
 _EASINGS: tuple[tuple[str, ...], ...] = (
@@ -16,27 +18,60 @@ _EASINGS: tuple[tuple[str, ...], ...] = (
     ("quantization",),
     ("hubs",),
     ("engine", "quantization"),
+    ("gpus",),
     ("engine", "quantization", "model_format", "hubs", "size_in_billions"),
 )
 
 
-def nothing_runs(
-    request: Request,
-    wanted: Wanted,
-    model: Model,
-    capabilities: Sequence[Capability],
-    machine: Machine,
-    refused: Sequence[Refused],
-) -> ResolutionError:
+class Alternatives(NamedTuple):
+    """What was asked for, in the request's own words and in ours, and all by which something else can be judged."""
+
+    name: str
+    wanted: Wanted
+    model: Model
+    capabilities: Sequence[Capability]
+    machine: Machine
+    installed: frozenset[str]
+    knowledge: Knowledge
+
+    def without(self, names: Sequence[str]) -> list[Judged]:
+        """Return what would load if these words had not been said, the best first."""
+        unsaid: dict[str, Any] = dict.fromkeys(names)
+        wanted = self.wanted._replace(**unsaid)
+        judged, _ = judge_all(wanted, self.model, self.capabilities, self.machine, self.installed, self.knowledge)
+        return [each for each in judged if not each.conflicts]
+
+    def engines(self) -> list[str]:
+        """Return the engines that would do it."""
+        return sorted({each.candidate.capability.engine for each in self.without(("engine",))})
+
+
+def nothing_loads(alternatives: Alternatives, judged: Sequence[Judged], refused: Sequence[Refused]) -> ResolutionError:
+    """Return the error for weights that no engine that was asked for will load."""
+    first, *others = dict.fromkeys(conflict for each in judged for conflict in each.conflicts)
+    in_conflict = [rejection(each.candidate, conflict.reason) for each in judged for conflict in each.conflicts[:1]]
+    return ResolutionError(
+        first.sentence,
+        rejected=[*in_conflict, *(rejection(out.candidate, out.reason) for out in refused)],
+        details=[
+            *dict.fromkeys(conflict.sentence for conflict in others if conflict.sentence != first.sentence),
+            *(f"`{engine}` runs it" for engine in alternatives.engines()),
+        ],
+        hint=first.hint or _what_would_work(alternatives),
+    )
+
+
+def nothing_runs(alternatives: Alternatives, refused: Sequence[Refused]) -> ResolutionError:
     """Return the error for a request of which nothing is left: the reasons, and a command that would work."""
+    wanted, model = alternatives.wanted, alternatives.model
     told = [out.detail for out in refused if out.detail] or _never_together(wanted, model)
-    others = [f"`{engine}` runs it" for engine in _engines_that_could(wanted, model, capabilities, machine)]
+    others = [f"`{engine}` runs it" for engine in alternatives.engines()]
     unpublished = _never_published(refused)
     return ResolutionError(
         _headline(wanted, model, unpublished),
         rejected=[rejection(out.candidate, out.reason) for out in sorted(refused, key=lambda out: out.detail is None)],
         details=_elsewhere(model, unpublished) if unpublished else [*list(dict.fromkeys(told))[:6], *others],
-        hint=_what_would_work(request.name, wanted, model, capabilities, machine),
+        hint=_what_would_work(alternatives),
     )
 
 
@@ -76,6 +111,7 @@ def _asked(wanted: Wanted) -> dict[str, str]:
         "size": size,
         "engine": wanted.engine,
         "hub": wanted.hubs and ",".join(wanted.hubs),
+        "GPUs": None if wanted.gpus is None else str(wanted.gpus or "none"),
     }
     return {what: value for what, value in asked.items() if value}
 
@@ -99,31 +135,18 @@ def _each_once(names: Sequence[str]) -> str:
     return listing([f"`{name}`" for name in dict.fromkeys(names)])
 
 
-def _engines_that_could(
-    wanted: Wanted, model: Model, capabilities: Sequence[Capability], machine: Machine
-) -> list[str]:
-    judged, _ = judge_all(wanted._replace(engine=None), model, capabilities, machine, frozenset())
-    return sorted({each.candidate.capability.engine for each in judged})
-
-
-def _what_would_work(
-    name: str, wanted: Wanted, model: Model, capabilities: Sequence[Capability], machine: Machine
-) -> str:
+def _what_would_work(alternatives: Alternatives) -> str:
     """Return a command that works and drops as little as possible of the request."""
-    here = [capability for capability in capabilities if capability.launchable]
+    wanted, model = alternatives.wanted, alternatives.model
     for dropped in _EASINGS:
-        judged, _ = judge_all(_without(wanted, dropped), model, here, machine, frozenset())
-        if judged:
+        if judged := alternatives.without(dropped):
             found = judged[0].candidate
             hub = f" --hub {','.join(wanted.hubs)}" if wanted.hubs and "hubs" not in dropped else ""
+            gpus = f" --gpus {wanted.gpus or 'none'}" if wanted.gpus is not None and "gpus" not in dropped else ""
             sizes = {spec.size_in_billions for spec in model.specs}
             size = f" --size-in-billions {format_size(found.spec.size_in_billions)}" if len(sizes) > 1 else ""
             return (
-                f"launch {name}{size} --model-format {found.spec.model_format}"
-                f" --quantization {found.quantization} --engine {found.capability.engine}{hub}"
+                f"launch {alternatives.name}{size} --model-format {found.spec.model_format}"
+                f" --quantization {found.quantization} --engine {found.capability.engine}{hub}{gpus}"
             )
     return f"launch inspect {model.name}"
-
-
-def _without(wanted: Wanted, names: Sequence[str]) -> Wanted:
-    return wanted._replace(**dict.fromkeys(names))

@@ -19,6 +19,8 @@ class Wanted(NamedTuple):
     size_in_billions: float | None
     hubs: tuple[str, ...] | None
     revision: str | None
+    gpus: int | None
+    trusts_remote_code: bool
 
     @classmethod
     def read(cls, request: Request, model: Model, capabilities: Sequence[Capability]) -> Wanted:
@@ -29,6 +31,8 @@ class Wanted(NamedTuple):
             size_in_billions=_read_size(request.size_in_billions, model),
             hubs=_read_hubs(request.hub),
             revision=request.revision,
+            gpus=request.gpus,
+            trusts_remote_code=request.trusts_remote_code,
         )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from registry.judging import Judged, judge_all, rejection, weights_bytes
+from registry.conflicts import conflicts, unchecked
+from registry.facts import NOTHING_KNOWN, Knowledge
+from registry.judging import Candidate, Judged, judge_all, rejection, weights_bytes
 from registry.request import Wanted, listing
 from registry.spec import Capability, Machine, Model, Request, Resolution, format_size, quantization_bits
 
@@ -20,17 +22,21 @@ def resolve(
     capabilities: Sequence[Capability],
     machine: Machine,
     installed: frozenset[str] = frozenset(),
+    knowledge: Knowledge = NOTHING_KNOWN,
+    must_load: bool = False,
 ) -> Resolution:
     """Return the choice for `request`, with its reasons and all that was rejected.
 
-    `installed` names the engines that need no set-up. Raises ResolutionError, which says what would work instead.
+    `installed` names the engines, and their plugins, that need no set-up. Raises ResolutionError, which says what would
+    work instead: where nothing can run, and if it `must_load` where the engines will refuse the weights.
     """
     wanted = Wanted.read(request, model, capabilities)
-    judged, refused = judge_all(wanted, model, capabilities, machine, installed)
-    if not judged:
-        from registry.refusal import nothing_runs
+    judged, refused = judge_all(wanted, model, capabilities, machine, installed, knowledge)
+    if not judged or (must_load and judged[0].conflicts):
+        from registry.refusal import Alternatives, nothing_loads, nothing_runs
 
-        raise nothing_runs(request, wanted, model, capabilities, machine, refused)
+        alternatives = Alternatives(request.name, wanted, model, capabilities, machine, installed, knowledge)
+        raise nothing_loads(alternatives, judged, refused) if judged else nothing_runs(alternatives, refused)
     best, *others = judged
     passed_over = [rejection(each.candidate, _why_not(each, best)) for each in others]
     return Resolution(
@@ -40,20 +46,29 @@ def resolve(
         engine=best.candidate.capability.engine,
         source=best.source,
         reasons=tuple(_reasons(best, others, wanted, installed)),
-        warnings=tuple(_warnings(best, wanted)),
+        warnings=tuple(_warnings(best, wanted, knowledge)),
         rejected=(*passed_over, *(rejection(out.candidate, out.reason) for out in refused)),
         alternatives=best.sources[1:],
         is_ordered=wanted.hubs is not None,
+        conflicts=tuple(conflict.sentence for conflict in best.conflicts),
     )
+
+
+def is_confirmed(resolution: Resolution, request: Request, capability: Capability, knowledge: Knowledge) -> bool:
+    """Return whether a choice stands as it is now that more is known of its weights."""
+    if resolution.conflicts or request.gpus not in (None, 0, 1):
+        return False
+    candidate = Candidate(resolution.spec, resolution.quantization, capability)
+    trusts = request.trusts_remote_code
+    no_conflict = not conflicts(candidate, (resolution.source,), knowledge, trusts_code=trusts)
+    return no_conflict and not any(unchecked(candidate, resolution.source, NOTHING_KNOWN))
 
 
 def _why_not(other: Judged, best: Judged) -> str:
     """Return in words the first difference of two ranks."""
     engine, chosen = other.candidate.capability, best.candidate.capability
-    if other.warnings and not best.warnings:
-        return other.warnings[0]
-    if not engine.launchable and chosen.launchable:
-        return "is known, but this version does not start it"
+    if other.conflicts and not best.conflicts:
+        return other.conflicts[0].reason
     if other.needs_large_setup and not best.needs_large_setup:
         return f"is not installed, and takes {engine.setup_bytes / 1e9:.1f} GB to set up"
     if best.fits and not other.fits:
@@ -72,24 +87,17 @@ def _why_not(other: Judged, best: Judged) -> str:
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
-def _warnings(best: Judged, wanted: Wanted) -> Iterator[str]:
-    engine = best.candidate.capability
-    yield from (f"`{engine.engine}` {warning}" for warning in best.warnings)
-    if not best.warnings:
-        yield from _unchecked(best)
-    if wanted.revision is not None and best.source not in best.candidate.spec.sources:
+def _warnings(best: Judged, wanted: Wanted, knowledge: Knowledge) -> Iterator[str]:
+    yield from (conflict.sentence for conflict in best.conflicts)
+    if not best.conflicts:
+        yield from unchecked(best.candidate, best.source, knowledge)
+    if wanted.revision is not None and not _is_pin(best, wanted.revision):
         yield f"revision `{wanted.revision}` replaces the catalogue's pin: its checksums do not count"
-    if not engine.launchable:
-        yield f"`{engine.engine}` is known, but this version does not start it"
 
 
-def _unchecked(best: Judged) -> Iterator[str]:
-    """Yield the facts of the weights that decide, and that nobody has looked up."""
-    engine = best.candidate.capability
-    support = engine.support_of(best.candidate.spec.model_format)
-    for rule in support.refuses if support else ():
-        if rule.key not in best.source.quantization_config:
-            yield f"unchecked: `{rule.key}` of these weights; `{engine.engine}` refuses `{rule.value}`"
+def _is_pin(best: Judged, revision: str) -> bool:
+    """Return whether the catalogue itself names this revision of the chosen source."""
+    return any((each.repo_id, each.revision) == (best.source.repo_id, revision) for each in best.candidate.spec.sources)
 
 
 def _reasons(best: Judged, others: Sequence[Judged], wanted: Wanted, installed: frozenset[str]) -> Iterator[str]:

@@ -41,6 +41,7 @@ _MISTRAL_COMPANIONS = (
     "tekken.json",
     "consolidated.safetensors.index.json",
 )
+_CODE = ("*.py",)  # only where the user trusts it
 _SAFE = "choose a source with safetensors or GGUF files"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -118,7 +119,8 @@ def _folder_files(source: Source, paths: Sequence[str], repo_id: str) -> tuple[s
     loaded = [path for path in weights if not path.startswith("consolidated")]
     if not weights:
         raise _no_weights(kept, repo_id)
-    companions = [path for path in top if any(fnmatchcase(path, pattern) for pattern in _COMPANIONS)]
+    wanted = (*_COMPANIONS, *_CODE) if source.with_code else _COMPANIONS
+    companions = [path for path in top if any(fnmatchcase(path, pattern) for pattern in wanted)]
     if loaded:
         companions = [path for path in companions if not path.startswith(("consolidated", "params.json"))]
     chosen = _tensor_files(loaded or weights, repo_id)
@@ -147,7 +149,7 @@ def _mistral_files(paths: Sequence[str], repo_id: str) -> tuple[str, ...]:
 
 def is_unsafe(path: str) -> bool:
     """Return whether a file can run code when it is loaded: pickles, and Python itself."""
-    return any(fnmatchcase(path.lower(), pattern) for pattern in (*_PICKLES, "*.py"))
+    return any(fnmatchcase(path.lower(), pattern) for pattern in (*_PICKLES, *_CODE))
 
 
 def _no_weights(paths: Iterable[str], repo_id: str) -> UnsafeFileError | NotOnHubError:

@@ -98,7 +98,8 @@ class Source(NamedTuple):
     """Where a spec's files are, on one hub. `{quantization}` and `{part}` stand in templates.
 
     Of the hub `url`, `repo_id` is an address: of a tar archive, whose checksum is the revision, or with a slash at its
-    end of a folder. `mirrors` are other addresses of the same.
+    end of a folder. `mirrors` are other addresses of the same. `with_code`: the Python files beside the weights are
+    wanted too, because the user trusts them; no catalogue says that.
     """
 
     hub: str
@@ -114,6 +115,7 @@ class Source(NamedTuple):
     files: Mapping[str, PinnedFile] = _NOTHING
     quantization_config: Mapping[str, Any] = _NOTHING
     mirrors: tuple[str, ...] = ()
+    with_code: bool = False
 
     @property
     def is_pinned(self) -> bool:
@@ -257,7 +259,7 @@ class FormatSupport(NamedTuple):
     """That an engine reads a format: with which bits a weight, on which accelerators, and what it then refuses.
 
     `bits` are those of `quantization_bits`; 16 stands for unquantized weights. `otherwise` says why not the rest.
-    None means any.
+    None means any. `plugin` is a distribution without which the engine does not read the format.
     """
 
     model_format: str
@@ -265,6 +267,7 @@ class FormatSupport(NamedTuple):
     accelerators: tuple[str, ...] | None = None
     otherwise: str = ""
     refuses: tuple[FactRule, ...] = ()
+    plugin: str | None = None
 
 
 # What engines may offer beyond text for text: names for data, with what each means to a caller.
@@ -285,9 +288,9 @@ FEATURES: Mapping[str, str] = {
 class Capability(NamedTuple):
     """What one engine can run, and where. `ranks` orders engines by accelerator, the lowest first.
 
-    `features` are names of FEATURES. Engines that are not `automatic` are used only when named; those that are not
-    `launchable` are known to resolution alone. `setup_bytes` is what an environment takes to fetch, and
-    `accelerator` what its build for one machine runs on; "": the machine's.
+    `features` are names of FEATURES. Engines that are not `automatic` are used only when named. `setup_bytes` is what
+    an environment takes to fetch, and `accelerator` what its build for one machine runs on; "": the machine's.
+    `splits_heads`: on several GPUs each takes a part of the attention heads, so that not every number of them will do.
     """
 
     engine: str
@@ -298,10 +301,10 @@ class Capability(NamedTuple):
     refusals: Mapping[str, str] = _NOTHING
     automatic: bool = True
     features: frozenset[str] = frozenset()
-    launchable: bool = True
     needs_weights: bool = True
     setup_bytes: int = 0
     accelerator: str = ""
+    splits_heads: bool = False
 
     def support_of(self, model_format: str) -> FormatSupport | None:
         return next((support for support in self.formats if support.model_format == model_format), None)
@@ -358,7 +361,8 @@ class Machine(NamedTuple):
 class Request(NamedTuple):
     """What a person asks for; everything but the name may be left to resolution.
 
-    `hub` may name several, in the order to try them: `modelscope,huggingface`.
+    `hub` may name several, in the order to try them: `modelscope,huggingface`. `gpus` is how many the model is to run
+    on; `trusts_remote_code`: Python code that comes with the weights may run.
     """
 
     name: str
@@ -368,6 +372,8 @@ class Request(NamedTuple):
     size_in_billions: float | None = None
     hub: str | None = None
     revision: str | None = None
+    gpus: int | None = None
+    trusts_remote_code: bool = False
 
 
 class Rejection(NamedTuple):
@@ -383,7 +389,8 @@ class Resolution(NamedTuple):
     """The choice, why it was made, what to beware of, and everything that was not chosen.
 
     `alternatives` are the other places of the same files, to be tried in this order where `source` fails; none where
-    one hub was asked for. `is_ordered`: the order of hubs is the user's own.
+    one hub was asked for. `is_ordered`: the order of hubs is the user's own. `conflicts` say why the engine, which
+    nothing else can stand in for, will not load these weights; they are among the warnings.
     """
 
     model: Model
@@ -396,6 +403,7 @@ class Resolution(NamedTuple):
     rejected: tuple[Rejection, ...]
     alternatives: tuple[Source, ...] = ()
     is_ordered: bool = False
+    conflicts: tuple[str, ...] = ()
 
 
 def canonical_format(name: str) -> str:

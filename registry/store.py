@@ -111,8 +111,38 @@ def _pull_from_disk(hub: Hub, spec: Spec, source: Source, quantization: str, tel
     return _file_set(hub, source, quantization, wanted, locations)
 
 
+def list_needed(spec: Spec, source: Source, quantization: str) -> tuple[Listing, tuple[RemoteFile, ...]]:
+    """Ask the hub, and return what there is, and which of it the spec needs; raises what `pull` does."""
+    hub = open_hub(source.hub)
+    listing = hub.list_files(source, quantization)
+    files = {file.path: file for file in listing.files}
+    paths = select_files(spec, source, quantization, list(files))
+    _check_pins(hub, source, listing, paths)
+    return listing, tuple(files[path] for path in paths)
+
+
+def pull_some(spec: Spec, source: Source, quantization: str, listing: Listing, names: Sequence[str]) -> FileSet:
+    """Return those of a spec's files that have one of `names`, after bringing what is missing of them."""
+    from registry.trouble import writing
+
+    hub = open_hub(source.hub)
+    paths = select_files(spec, source, quantization, [file.path for file in listing.files])
+    with writing(hub.snapshot(source, quantization)):
+        here = _bring(hub, source, quantization, listing, [path for path in paths if path in names], ignore)
+    return _file_set(hub, source, quantization, list(here), list(here.values()))
+
+
 def _pull_from_hub(hub: Hub, spec: Spec, source: Source, quantization: str, listing: Listing, tell: Report) -> FileSet:
     paths = select_files(spec, source, quantization, [file.path for file in listing.files])
+    here = _bring(hub, source, quantization, listing, paths, tell)
+    hub.record_reference(listing)
+    return _file_set(hub, source, quantization, list(here), list(here.values()))
+
+
+def _bring(
+    hub: Hub, source: Source, quantization: str, listing: Listing, paths: Sequence[str], tell: Report
+) -> dict[Wanted, Path | None]:
+    """Return where the files at `paths` are, in their order, after bringing what is missing of them."""
     _check_pins(hub, source, listing, paths)
     wanted = _wanted_of(hub, source, quantization, listing, paths)
     hub.record(listing)
@@ -121,9 +151,7 @@ def _pull_from_hub(hub: Hub, spec: Spec, source: Source, quantization: str, list
         from registry.bringing import bring
 
         here |= bring(hub, listing, missing, tell)
-    hub.record_reference(listing)
-    locations = [here[want] for want in wanted]
-    return _file_set(hub, source, quantization, wanted, locations)
+    return here
 
 
 # --- what is wanted, and what is here --------------------------------------------------------------------------------
@@ -185,7 +213,7 @@ def _file_set(
 
 
 def _is_single(files: Sequence[StoredFile]) -> bool:
-    return files[0].path.lower().endswith(".gguf")
+    return bool(files) and files[0].path.lower().endswith(".gguf")
 
 
 # --- checks, and what cannot be had -----------------------------------------------------------------------------------

@@ -5,12 +5,16 @@ The first half of `Hub` reads the disk only and never imports the hub's own libr
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from registry.digest import Digest
 from registry.progress import Told
 from registry.spec import PinnedFile, Source
+
+if TYPE_CHECKING:
+    from registry.tar_header import Readable
 
 
 class RemoteFile(NamedTuple):
@@ -93,6 +97,13 @@ class Hub(Protocol):
 
     def list_files(self, source: Source, quantization: str) -> Listing:
         """Ask the hub what there is; raises NotOnHubError, GatedRepoError, OfflineError or DownloadError."""
+        ...
+
+    def peek(self, listing: Listing, file: RemoteFile) -> AbstractContextManager[Readable | None]:
+        """Let parts of a file be read without fetching it, or give None where the hub gives no parts.
+
+        What is read is not verified. Raises what `bring` does.
+        """
         ...
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Told) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.errors import DownloadError, GatedRepoError, NotOnHubError
 from registry.hubs.base import Listing, RemoteFile
 from registry.progress import Told
 from registry.spec import Source
+
+if TYPE_CHECKING:
+    from registry.tar_header import Readable
 
 
 class HttpHub:
@@ -41,6 +46,19 @@ class HttpHub:
             fetch(download, report, Limits(timeout_s=self._timeout_s() or Limits().timeout_s))
         except RefusedError as error:
             raise self.refused(error.status, listing.repo_id, f"file `{file.path}`") from error
+
+    @contextmanager
+    def peek(self, listing: Listing, file: RemoteFile) -> Iterator[Readable | None]:
+        from registry.ranges import RangeReader
+
+        def refused(status: int) -> DownloadError:
+            return self.refused(status, listing.repo_id, f"file `{file.path}`")
+
+        if file.url is None:
+            yield None
+            return
+        with RangeReader(file.url, self.headers(), refused) as remote:
+            yield remote if remote.has_ranges else None
 
     def _timeout_s(self) -> float | None:
         asked = os.environ.get(self.timeout_variable, "")

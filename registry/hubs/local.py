@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.digest import Digest
 from registry.errors import NotOnHubError
 from registry.hubs.base import Listing, RemoteFile
 from registry.spec import Source
+
+if TYPE_CHECKING:
+    from registry.tar_header import Readable
 
 
 class Local:
@@ -48,6 +53,9 @@ class Local:
         if listing is None:
             raise NotOnHubError(f"`{_path(source, quantization)}` does not exist")
         return listing
+
+    def peek(self, listing: Listing, file: RemoteFile) -> AbstractContextManager[Readable | None]:
+        return nullcontext()
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
         raise NotOnHubError(f"`{target}` does not exist, or is not the file that the catalogue names")

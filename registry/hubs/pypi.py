@@ -6,13 +6,18 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.cache import cache_folder
 from registry.digest import Digest, digest_of, record, wrong_digest
 from registry.errors import DownloadError, NotOnHubError, OfflineError
 from registry.hubs.base import Listing, RemoteFile
 from registry.spec import PinnedFile, Source
+
+if TYPE_CHECKING:
+    from registry.tar_header import Readable
 
 _NOT_THERE = ("no version of", "not found in the package registry", "no matching distribution")
 _OUT_OF_REACH = ("error sending request", "failed to fetch", "connection refused", "newconnectionerror", "dns error")
@@ -51,6 +56,9 @@ class PyPI:
         if listing is None:
             raise NotOnHubError(f"No version of `{source.repo_id}` is named", hint="give its source a revision")
         return listing
+
+    def peek(self, listing: Listing, file: RemoteFile) -> AbstractContextManager[Readable | None]:
+        return nullcontext()
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
         import tempfile

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from registry.address import Archive, bring_file, digest_when_unpacked, first_that_answers, folder_of, read_record
 from registry.digest import Digest
@@ -14,6 +15,9 @@ from registry.errors import NotOnHubError
 from registry.hubs.base import Listing, RemoteFile
 from registry.progress import Told
 from registry.spec import Source
+
+if TYPE_CHECKING:
+    from registry.tar_header import Readable
 
 
 class Url:
@@ -71,6 +75,13 @@ class Url:
             )
         listing = _listing(source, quantization, ())
         return listing._replace(files=_archive(listing).read_files())
+
+    def peek(self, listing: Listing, file: RemoteFile) -> AbstractContextManager[Readable | None]:
+        if listing.comes_whole:
+            return _archive(listing).peek(file.path)
+        from registry.ranges import RangeReader
+
+        return first_that_answers(_addresses(listing, file), RangeReader)
 
     def bring(self, listing: Listing, file: RemoteFile, target: Path, report: Told) -> None:
         if not listing.comes_whole:

@@ -1,0 +1,144 @@
+"""What the weights themselves say, in the small files beside them or the header before them: facts that decide.
+
+Pure functions of what was read; `peeking.py` reads it. What a file does not say is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from registry.spec import Architecture, Source
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class WeightFacts(NamedTuple):
+    """The facts of one source's weights.
+
+    `quantization_config` is the weights' own, {} for unquantized ones; `dtype` is torch's name of theirs;
+    `has_code`: they come with Python code that must run for them to be loaded (`auto_map`).
+    """
+
+    architecture: Architecture = Architecture()
+    quantization_config: Mapping[str, Any] = _NOTHING
+    dtype: str | None = None
+    context_length: int | None = None
+    has_code: bool = False
+
+
+class SourceKey(NamedTuple):
+    """What facts belong to: the repo at a revision, and in a repo of single files the file."""
+
+    hub: str
+    repo_id: str
+    revision: str | None
+    file: str | None
+
+    @classmethod
+    def of(cls, source: Source, quantization: str) -> SourceKey:
+        names = source.file_names(quantization)
+        return cls(source.hub, source.repo_for(quantization), source.revision, names[0] if names else None)
+
+
+# Whether an engine, as it is here, knows an architecture of a format's weights; None where nobody can tell.
+Knows = Callable[[str, str, Architecture], bool | None]
+
+
+def nobody_can_tell(engine: str, model_format: str, architecture: Architecture) -> bool | None:
+    """Return that it is not known which architectures the engine knows."""
+    return None
+
+
+class Knowledge(NamedTuple):
+    """What is known of weights and engines beyond the catalogue, when a choice is made."""
+
+    facts: Mapping[SourceKey, WeightFacts | None] = {}
+    knows: Knows = nobody_can_tell
+
+    def of(self, sources: Iterable[Source], quantization: str) -> WeightFacts | None:
+        """Return the facts of the first source whose weights were looked at."""
+        keys = (SourceKey.of(source, quantization) for source in sources)
+        return next((facts for key in keys if (facts := self.facts.get(key)) is not None), None)
+
+    def with_facts(self, source: Source, quantization: str, facts: WeightFacts | None) -> Knowledge:
+        return self._replace(facts={**self.facts, SourceKey.of(source, quantization): facts})
+
+
+NOTHING_KNOWN = Knowledge()
+
+
+def facts_of_config(config: Mapping[str, Any], quantize_config: Mapping[str, Any]) -> WeightFacts:
+    """Return what `config.json` says, and `quantize_config.json`, where older GPTQ weights say how they are packed."""
+    text = _mapping(config.get("text_config")) or config  # models that also see or hear have their language's part
+    quantized = _mapping(config.get("quantization_config") or text.get("quantization_config"))
+    if quantize_config:
+        quantized = {"quant_method": "gptq", **quantize_config, **quantized}
+    return WeightFacts(
+        architecture=Architecture(
+            class_names=tuple(each for each in config.get("architectures") or () if isinstance(each, str)),
+            model_type=_text(config.get("model_type")),
+            layers=_whole(text.get("num_hidden_layers")),
+            hidden_size=_whole(text.get("hidden_size")),
+            intermediate_size=_whole(text.get("intermediate_size")),
+            heads=_whole(text.get("num_attention_heads")),
+            kv_heads=_whole(text.get("num_key_value_heads")) or _whole(text.get("num_attention_heads")),
+            head_size=_whole(text.get("head_dim")),
+            vocabulary=_whole(text.get("vocab_size")),
+        ),
+        quantization_config=quantized,
+        dtype=_text(text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")),
+        context_length=_whole(text.get("max_position_embeddings")),
+        has_code=bool(config.get("auto_map")),
+    )
+
+
+def facts_of_params(params: Mapping[str, Any]) -> WeightFacts:
+    """Return what `params.json` says, in Mistral AI's own layout."""
+    return WeightFacts(
+        architecture=Architecture(
+            layers=_whole(params.get("n_layers")),
+            hidden_size=_whole(params.get("dim")),
+            intermediate_size=_whole(params.get("hidden_dim")),
+            heads=_whole(params.get("n_heads")),
+            kv_heads=_whole(params.get("n_kv_heads")) or _whole(params.get("n_heads")),
+            head_size=_whole(params.get("head_dim")),
+            vocabulary=_whole(params.get("vocab_size")),
+        ),
+        quantization_config=_mapping(params.get("quantization")),
+        context_length=_whole(params.get("max_seq_len") or params.get("max_position_embeddings")),
+    )
+
+
+def facts_of_gguf(values: Mapping[str, object]) -> WeightFacts:
+    """Return what a GGUF header's keys say; the architecture's name is llama.cpp's own."""
+    name = _text(values.get("general.architecture"))
+
+    def number(key: str) -> int | None:
+        return _whole(values.get(f"{name}.{key}"))
+
+    return WeightFacts(
+        architecture=Architecture(
+            model_type=name,
+            layers=number("block_count"),
+            hidden_size=number("embedding_length"),
+            intermediate_size=number("feed_forward_length"),
+            heads=number("attention.head_count"),
+            kv_heads=number("attention.head_count_kv") or number("attention.head_count"),
+            head_size=number("attention.key_length"),
+            vocabulary=number("vocab_size"),
+        ),
+        context_length=number("context_length"),
+    )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else _NOTHING
