@@ -32,10 +32,11 @@ def pull(model: str | Path | Plan, /, *, progress: ProgressOption = None, **requ
     """Return where the files of `model` are, fetched and verified; starts nothing. Raises DownloadError."""
     from launcher.cache_use import record_use
     from launcher.fetching import fetch
+    from launcher.settling import settle
 
     chosen = _planned(model, request)
     with _reporting(progress) as report:
-        chosen, files = fetch(chosen, report)
+        chosen, files = fetch(settle(chosen, report), report)
     record_use(chosen, files)
     return files.path
 
@@ -45,12 +46,18 @@ def launch(model: str | Path | Plan, /, *, progress: ProgressOption = None, **re
 
     Sets up the engine and fetches the files first. Raises DownloadError and EngineError, with the cause and a hint.
     """
-    from launcher.instance import start_instance
     from launcher.model import Model
 
     chosen = _planned(model, request)
     with _reporting(progress) as report:
-        return Model(start_instance(chosen, report))
+        return Model(_start(chosen, report))
+
+
+def _start(plan: Plan, report: Callable[[Progress], None]) -> Instance:
+    from launcher.instance import start_instance
+    from launcher.settling import settle
+
+    return start_instance(settle(plan, report), report)
 
 
 def alaunch(
@@ -65,13 +72,12 @@ async def _alaunch(model: str | Path | Plan, progress: ProgressOption, request: 
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-    from launcher.instance import start_instance
     from launcher.model import AsyncModel
 
     chosen = await asyncio.to_thread(_planned, model, request)
     with _reporting(progress) as report:
         thread = ThreadPoolExecutor(1)
-        starting = thread.submit(start_instance, chosen, report)
+        starting = thread.submit(_start, chosen, report)
         thread.shutdown(wait=False)
         try:
             handle = AsyncModel(await asyncio.wrap_future(starting))

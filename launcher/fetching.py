@@ -8,6 +8,7 @@ from typing import TypeVar
 from launcher.describe import HUB_TITLES
 from launcher.planning import at_sources
 from launcher.plans import Plan
+from launcher.refusals import check_files
 from registry import store
 from registry.errors import DigestError, DownloadError, OfflineError, UnsafeFileError
 from registry.hubs import open_hub
@@ -24,12 +25,12 @@ def choose_source(plan: Plan) -> Plan:
 
     Asks the hubs only where something is to be fetched and there is a choice.
     """
-    may_choose = len(_sources(plan)) > 1 and not plan.resolution.is_ordered
+    may_choose = len(sources_of(plan)) > 1 and not plan.resolution.is_ordered
     if not may_choose or not plan.needs_weights or plan.found_files.is_complete or is_offline(plan):
         return plan
     from registry.hub_choice import reachable_first
 
-    return at_sources(plan, reachable_first(_sources(plan)))
+    return at_sources(plan, reachable_first(sources_of(plan)))
 
 
 def fetch(plan: Plan, report: Report) -> tuple[Plan, store.FileSet]:
@@ -46,12 +47,9 @@ def fetch(plan: Plan, report: Report) -> tuple[Plan, store.FileSet]:
     offline = is_offline(plan)
 
     def pull(tried: Plan) -> store.FileSet:
-        try:
-            files = store.pull(tried.spec, tried.source, tried.quantization, offline=offline, progress=metered)
-        except UnsafeFileError as error:
-            error.details += tuple(published_elsewhere(tried.model, tried.spec, at=tried.source))
-            raise
+        files = store.pull(tried.spec, tried.source, tried.quantization, offline=offline, progress=metered)
         _check_locked(tried, files)
+        check_files(tried, files)
         return files
 
     if not offline and not plan.found_files.is_complete and (restricted := restriction(plan.model.license)):
@@ -70,12 +68,14 @@ def try_sources(plan: Plan, report: Report, act: Callable[[Plan], T]) -> tuple[P
     Raises the first source's DownloadError, with what was wrong with the others.
     """
     failures: list[tuple[Source, DownloadError]] = []
-    for source in _sources(plan):
+    for source in sources_of(plan):
         tried = _at_source(plan, source)
         _tell(report, failures, source, is_quiet=is_offline(plan))
         try:
             return tried, act(tried)
         except DownloadError as error:
+            if isinstance(error, UnsafeFileError):
+                error.details += tuple(published_elsewhere(tried.model, tried.spec, at=source))
             if not error.elsewhere_helps:
                 raise
             failures.append((source, error))
@@ -84,24 +84,25 @@ def try_sources(plan: Plan, report: Report, act: Callable[[Plan], T]) -> tuple[P
 
 def is_offline(plan: Plan) -> bool:
     """Return whether the network is off, for this plan or by a hub's own variable."""
-    return plan.offline or any(open_hub(source.hub).is_offline() for source in _sources(plan))
+    return plan.offline or any(open_hub(source.hub).is_offline() for source in sources_of(plan))
 
 
 def _check_locked(plan: Plan, files: store.FileSet) -> None:
     if plan.locked_files:
-        from launcher.locked import check_files
+        from launcher import locked
 
-        check_files(plan.locked_files, files)
+        locked.check_files(plan.locked_files, files)
 
 
-def _sources(plan: Plan) -> tuple[Source, ...]:
+def sources_of(plan: Plan) -> tuple[Source, ...]:
+    """Return where the plan's files are, in the order to try."""
     return (plan.source, *plan.resolution.alternatives)
 
 
 def _at_source(plan: Plan, source: Source) -> Plan:
     if source == plan.source:
         return plan
-    return at_sources(plan, (source, *(other for other in _sources(plan) if other != source)))
+    return at_sources(plan, (source, *(other for other in sources_of(plan) if other != source)))
 
 
 def _tell(report: Report, failures: list[tuple[Source, DownloadError]], source: Source, *, is_quiet: bool) -> None:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from engines.base import Address, Engine, Requirements, Settings
 from engines.builds import needs_for
 from engines.environment import absence, find_environment, lock_bytes, managed_folder
-from engines.index import CAPABILITIES, find_engine
-from engines.llama_cpp import default_threads
+from engines.index import CAPABILITIES, capabilities_for, find_engine
+from engines.known_architectures import knows_architecture
 from engines.machine import read_machine
-from launcher.plans import EnvironmentPlan, File, Plan
+from launcher.gpus import GpusAsked, gpu_count, with_gpus
+from launcher.plans import Asked, EnvironmentPlan, File, Plan
+from launcher.settings import on_build, settings_of
 from registry import spec as words
 from registry import store
 from registry.catalogue import Catalogue, Found, read_layers
 from registry.errors import ResolutionError
+from registry.facts import Knowledge, SourceKey, WeightFacts
 from registry.local_model import is_path, read_local_model
-from registry.resolution import resolve
+from registry.peeking import read_facts
+from registry.resolution import is_confirmed, resolve
 
-DEFAULT_CONTEXT_LENGTH = 8192
-DEFAULT_CONCURRENCY = 4
 # The command runs in the folder of its socket, so that the plan can name it before there is one.
 _SOCKET = Path("e.sock")
 
@@ -40,6 +43,9 @@ class Request(TypedDict, total=False):
     context_length: int | Literal["max"]
     concurrency: int
     threads: int
+    dtype: str
+    gpus: GpusAsked
+    trust_remote_code: bool
     engine_args: Mapping[str, object] | Sequence[str]
     environment: str
     registry: Path | Sequence[Path]
@@ -55,16 +61,62 @@ def make_plan(model: str, request: Request) -> Plan:
         from launcher.locked import plan_locked
 
         return plan_locked(model, request)
-    found = find_model(model, read_layers(request.get("registry", ())))
-    machine = read_machine()
-    resolution = resolve(
-        _wanted(model, found, request),
-        found.model,
-        capabilities=CAPABILITIES,
-        machine=machine,
-        installed=installed_engines(machine, request.get("environment", "auto")),
-    )
-    return _plan(resolution, machine, request)
+    return plan_knowing(Asked(model, request))
+
+
+def plan_knowing(asked: Asked, *, must_load: bool = False) -> Plan:
+    """Return the plan for what is asked, by the facts of weights that are known, and those that the disk has.
+
+    Raises ResolutionError; if it `must_load`, for weights too that no engine that was asked for will load.
+    """
+    request = asked.request
+    found = find_model(asked.model, read_layers(request.get("registry", ())))
+    machine = with_gpus(read_machine(), request.get("gpus"))
+    wanted = _wanted(asked.model, found, machine, request)
+    installed = installed_engines(machine, request.get("environment", "auto"))
+
+    def choose(known: Knowledge) -> tuple[words.Resolution, store.FileSet]:
+        return _nearest_files(
+            resolve(
+                wanted,
+                found.model,
+                capabilities=capabilities_for(machine),
+                machine=machine,
+                installed=installed,
+                knowledge=known,
+                must_load=must_load,
+            )
+        )
+
+    knowledge = knowledge_of(asked)
+    resolution, files = choose(knowledge)
+    while (facts := _facts_on_disk(resolution, files, knowledge)) is not None:
+        knowledge = knowledge.with_facts(resolution.source, resolution.quantization, facts)
+        if is_confirmed(resolution, wanted, capability_of(resolution.engine), knowledge):
+            break
+        resolution, files = choose(knowledge)
+    return _plan(resolution, files, machine, asked._replace(facts=knowledge.facts))
+
+
+def knowledge_of(asked: Asked) -> Knowledge:
+    """Return what is known beyond the catalogue: facts of weights, and what engines know as they are installed here."""
+    return Knowledge(asked.facts, partial(_knows, asked.request.get("environment", "auto")))
+
+
+def _facts_on_disk(resolution: words.Resolution, files: store.FileSet, knowledge: Knowledge) -> WeightFacts | None:
+    """Return what weights say that are here and were not looked at yet, or None."""
+    is_known = SourceKey.of(resolution.source, resolution.quantization) in knowledge.facts
+    if is_known or not capability_of(resolution.engine).needs_weights:
+        return None
+    return read_facts(resolution.spec, files)
+
+
+def _knows(choice: str, engine_name: str, model_format: str, architecture: words.Architecture) -> bool | None:
+    """Return whether an engine, in the version that is or would be installed here, knows an architecture."""
+    engine = find_engine(engine_name)
+    requirements = engine.requirements_for(read_machine()) if engine else None
+    found = find_environment(requirements, choice=choice) if requirements else None
+    return knows_architecture(engine_name, found.version if found else None, model_format, architecture)
 
 
 def check_words(request: Request) -> None:
@@ -98,7 +150,7 @@ def capability_of(name: str) -> words.Capability:
     return next(each for each in CAPABILITIES if each.engine == name)
 
 
-def _wanted(name: str, found: Found, request: Request) -> words.Request:
+def _wanted(name: str, found: Found, machine: words.Machine, request: Request) -> words.Request:
     size = request.get("size_in_billions")
     return words.Request(
         name=name,
@@ -108,6 +160,8 @@ def _wanted(name: str, found: Found, request: Request) -> words.Request:
         size_in_billions=_read_size(size) if isinstance(size, str) else size,
         hub=request.get("hub") or found.hub,
         revision=request.get("revision"),
+        gpus=gpu_count(machine, request.get("gpus")),
+        trusts_remote_code=request.get("trust_remote_code", False),
     )
 
 
@@ -118,14 +172,15 @@ def _read_size(text: str) -> float:
         raise ResolutionError(str(error), hint="--size-in-billions 7, 0.5 or 0_5") from error
 
 
-def _plan(resolution: words.Resolution, machine: words.Machine, request: Request) -> Plan:
+def _plan(resolution: words.Resolution, files: store.FileSet, machine: words.Machine, asked: Asked) -> Plan:
+    request = asked.request
     engine = find_engine(resolution.engine)
     capability = capability_of(resolution.engine)
-    resolution, files = _nearest_files(resolution)
+    facts = asked.facts.get(SourceKey.of(resolution.source, resolution.quantization))
     planned = [_file(each, resolution.source) for each in files.files]
     requirements = _requirements(engine, resolution, machine)
-    settings = _settings(resolution, machine, files.path, request)
-    settings = settings._replace(accelerator=requirements.accelerator if requirements else "cpu")
+    settings = settings_of(resolution, capability, machine, files.path, request, facts)
+    settings = on_build(settings, requirements)
     environment = _environment(engine, requirements, request)
     return Plan(
         resolution=resolution,
@@ -141,6 +196,7 @@ def _plan(resolution: words.Resolution, machine: words.Machine, request: Request
         needs_weights=capability.needs_weights,
         offline=request.get("offline", False),
         may_install=request.get("install", True) and not request.get("offline", False),
+        asked=asked,
     )
 
 
@@ -221,61 +277,6 @@ def _environment(engine: Engine | None, requirements: Requirements | None, reque
     python = managed_folder(requirements) / "bin" / "python"
     size = lock_bytes(requirements)
     return EnvironmentPlan("managed", str(python), "", is_installed=False, install_bytes=size)
-
-
-def _settings(resolution: words.Resolution, machine: words.Machine, path: Path, request: Request) -> Settings:
-    threads, batch_threads = default_threads(machine)
-    asked = request.get("threads")
-    return Settings(
-        name=resolution.model.name,
-        model_path=path,
-        context_length=_context_length(resolution, request.get("context_length")),
-        slots=_at_least_one("concurrency", request.get("concurrency", DEFAULT_CONCURRENCY)),
-        threads=threads if asked is None else _at_least_one("threads", asked),
-        batch_threads=batch_threads if asked is None else asked,
-        arguments=_engine_arguments(request.get("engine_args", ())),
-        model_format=resolution.spec.model_format,
-        quantization=resolution.quantization,
-        architecture=resolution.spec.architecture or resolution.model.architecture,
-        chat=resolution.model.chat,
-        memory_bytes=machine.memory_bytes,
-    )
-
-
-def _at_least_one(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ResolutionError(f"`{name}` must be a whole number of at least 1, not `{value!r}`")
-    return value
-
-
-def _context_length(resolution: words.Resolution, asked: int | str | None) -> int:
-    """Return the tokens promised to each request: as asked, at most the model's own."""
-    own = resolution.model.context_of(resolution.spec)
-    if asked is None:
-        return min(own or DEFAULT_CONTEXT_LENGTH, DEFAULT_CONTEXT_LENGTH)
-    if asked == "max":
-        return own or DEFAULT_CONTEXT_LENGTH
-    if isinstance(asked, str):
-        raise ResolutionError(f"`context_length` must be a whole number or `max`, not `{asked}`")
-    if own is not None and _at_least_one("context_length", asked) > own:
-        raise ResolutionError(
-            f"`{resolution.model.name}` has a context of {own:,} tokens, not {asked:,}", hint="--context-length max"
-        )
-    return _at_least_one("context_length", asked)
-
-
-def _engine_arguments(arguments: Mapping[str, object] | Sequence[str]) -> tuple[str, ...]:
-    """Return the engine's own options as words of its command line; `{"mlock": True}` is `--mlock`."""
-    if not isinstance(arguments, Mapping):
-        return tuple(arguments)
-    given: list[str] = []
-    for name, value in arguments.items():
-        option = f"--{name.lstrip('-').replace('_', '-')}"
-        if value is True:
-            given.append(option)
-        elif value is not None and value is not False:
-            given += [option, str(value)]
-    return tuple(given)
 
 
 def _device(machine: words.Machine, settings: Settings, requirements: Requirements | None) -> str:

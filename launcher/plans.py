@@ -13,8 +13,21 @@ from registry.store import FileSet
 
 if TYPE_CHECKING:
     from launcher.lockfile import LockedFile
+    from launcher.planning import Request
+    from registry.facts import SourceKey, WeightFacts
 
 JSON_SCHEMA = 1
+
+
+class Asked(NamedTuple):
+    """What a plan answers: the model as it was named, the request, and the facts of weights that were looked up.
+
+    Facts of None: the hub was asked, and shows them only when everything is here.
+    """
+
+    model: str
+    request: Request
+    facts: Mapping[SourceKey, WeightFacts | None] = {}
 
 
 class File(NamedTuple):
@@ -61,6 +74,7 @@ class Plan:
     offline: bool = False
     may_install: bool = True
     locked_files: tuple[LockedFile, ...] = ()
+    asked: Asked = field(default=Asked("", {}), repr=False)
 
     @property
     def model(self) -> Model:

@@ -12,8 +12,8 @@ from engines.messages import Message
 from launcher.cli import prompts
 from launcher.cli.options import Ask, How, Name, Network, Pinned, Printing, UsageError, Which, model_of, request_of
 from launcher.cli.running import announce, plan_of, start
-from launcher.fetching import choose_source
 from launcher.output import Output, is_terminal
+from launcher.settling import settle
 from registry.errors import ContextOverflowError, LaunchError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def command(
         request.setdefault("concurrency", 1)
     plan = plan_of(model_of(name, which, pinned), request)
     prompts.check(plan, ask)
-    plan = choose_source(plan)
+    plan = settle(plan, output.progress)
     announce(plan, output)
     instance = start(plan, output, is_probed=False)
     try:

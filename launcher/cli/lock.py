@@ -16,6 +16,7 @@ from launcher.locking import lock_plan
 from launcher.locking import request_of as request_again
 from launcher.output import Output, format_bytes
 from launcher.planning import Request
+from launcher.settling import settle
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Models; those of the file if none.")]
 File = Annotated[Path, option("-o --output", "FILE", "The lock file; what else it holds stays.")]
@@ -50,7 +51,7 @@ def _requests(given: Sequence[str], held: Iterable[Locked], asked: Request) -> I
 
 
 def _lock(name: str, request: Request, output: Output) -> Locked:
-    plan = plan_of(name, request)
+    plan = settle(plan_of(name, request), output.progress)
     for warning in plan.warnings:
         output.warn(warning)
     entry = lock_plan(plan, request, output.progress)

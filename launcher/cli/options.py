@@ -83,6 +83,16 @@ class How(NamedTuple):
     ] = None
     concurrency: Annotated[int | None, setting("--concurrency", "N", "Requests answered at once.")] = None
     threads: Annotated[int | None, setting("--threads", "N", "Threads to compute with.")] = None
+    gpus: Annotated[
+        str | None, setting("--gpus --n-gpu", "WHICH", "2 for two of them, 0,1 for these, none for the CPU.")
+    ] = None
+    gpu_idx: Annotated[str | None, option("--gpu-idx", "NUMBERS", "The same as --gpus with numbers.")] = None
+    dtype: Annotated[
+        str | None, setting("--dtype", "NAME", "auto, bfloat16, float16 or float32: what to compute with.")
+    ] = None
+    trust_remote_code: Annotated[
+        bool, setting("--trust-remote-code", None, "Run Python code that comes with the weights.")
+    ] = False
     environment: Annotated[
         str | None,
         setting("--environment", "WHERE", "Where the engine is: auto, current, managed or a path."),
@@ -93,6 +103,9 @@ class How(NamedTuple):
             context_length=_read_context(self.context_length),
             concurrency=self.concurrency,
             threads=self.threads,
+            gpus=_read_gpus(self.gpus, self.gpu_idx),
+            dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code or None,
             environment=self.environment,
         )
 
@@ -239,6 +252,13 @@ def _read_context(text: str | None) -> int | str | None:
     if not digits.isdigit():
         raise UsageError(f"`--context-length` must be a whole number or `max`, not `{text}`")
     return int(digits)
+
+
+def _read_gpus(gpus: str | None, numbers: str | None) -> str | None:
+    """Return which GPUs are asked for; a number alone is one by its number where numbers were asked for."""
+    if gpus is not None and numbers is not None:
+        raise UsageError("`--gpus` and `--gpu-idx` say both which GPUs to use", hint=f"--gpus {numbers}")
+    return gpus if numbers is None else f"{numbers.rstrip(',')},"
 
 
 def _given(**values: Any) -> Request:

