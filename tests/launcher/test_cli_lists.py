@@ -128,7 +128,7 @@ def test_an_engine_that_was_never_set_up_is_removed_in_peace(run: Run) -> None:
     assert (done.code, done.err) == (0, "llama.cpp: 0 environments removed\n")
 
 
-def test_an_engine_without_an_environment(run: Run) -> None:
+def test_an_engine_that_needs_no_environment_has_none(run: Run) -> None:
     done = run("engines", "install", "echo")
     assert (done.code, done.err) == (1, "error: `echo` has no environment to set up\n\nhint: launch engines\n")
 
