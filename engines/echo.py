@@ -23,7 +23,6 @@ class Echo:
         ranks={},
         systems=("Linux", "Darwin", "Windows"),
         automatic=False,
-        features=frozenset({"batching"}),
         needs_weights=False,
         features=frozenset(FEATURES) - {"several_gpus"},
     )

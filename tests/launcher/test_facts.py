@@ -110,7 +110,9 @@ def test_another_revision_is_read_anew(run: Run, hub: HubServer, layer: Path) ->
 def _pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     from registry.spec import Gpu, Machine
 
-    machine = Machine("Linux", "x86_64", 16, 64 << 30, gpus=(Gpu(0, "NVIDIA A10G", 24 << 30),))
+    gpu = Gpu(0, "NVIDIA A10G", 24 << 30, "580.95", compute=(8, 6), cuda=(13, 0))
+
+    machine = Machine("Linux", "x86_64", 16, 64 << 30, gpus=(gpu,))
     monkeypatch.setattr("launcher.planning.read_machine", lambda: machine)
 
 
