@@ -94,6 +94,13 @@ def bench_downloads(session: nox.Session) -> None:
 
 
 @nox.session
+def locks(session: nox.Session) -> None:
+    """Make the engines' locks anew from what they ask for, all of them or those that are named."""
+    install(session, "-e", ".")
+    session.run("python", "engines/locks/make.py", *session.posargs, env=index_variables())
+
+
+@nox.session
 def size(session: nox.Session) -> None:
     """Measure the base install as shipped: by uv, without byte code."""
     install(session, "uv")

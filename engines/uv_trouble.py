@@ -6,9 +6,11 @@ import re
 from typing import NamedTuple
 
 _INDEX = "look at the package index settings: `PIP_INDEX_URL`, pip.conf, `UV_DEFAULT_INDEX`"
-_COMPILER = (
-    "install a C++ compiler and CMake, such as `apt install build-essential cmake`;"
-    " the engine `llama.cpp` needs none and reads the same files"
+_COMPILER = "install a C compiler and Python's headers, such as `apt install build-essential python3-dev`"
+_COMPILER_FOR_LLAMA = "install a C++ compiler, such as `apt install build-essential`; the engine `llama.cpp` needs none and reads the same"
+_NO_COMPILER = (
+    r"CMAKE_C(?:XX)?_COMPILER|C compiler cannot|command '\S+' failed: No such|(?:cc|gcc|g\+\+|clang): (?:command )?not found"
+    r"|No such file or directory: '(?:cc|gcc|g\+\+|clang)'"
 )
 
 
@@ -29,9 +31,16 @@ _TROUBLES: tuple[tuple[str, Trouble], ...] = (
         Trouble("`{0}` from the package index is not the file that the lock vouches for"),
     ),
     (
-        r"(?s)Failed to build `([^`]+)`.*?(?:CMAKE_C(?:XX)?_COMPILER|C compiler cannot|command '\S+' failed: No such"
-        r"|(?:cc|gcc|g\+\+|clang): (?:command )?not found|No such file or directory: '(?:cc|gcc|g\+\+|clang)')",
+        rf"(?s)Failed to build `(llama[^`]+)`.*?(?:{_NO_COMPILER})",
+        Trouble("`{0}` must be compiled, and there is no compiler here", _COMPILER_FOR_LLAMA),
+    ),
+    (
+        rf"(?s)Failed to build `([^`]+)`.*?(?:{_NO_COMPILER})",
         Trouble("`{0}` must be compiled, and there is no compiler here", _COMPILER),
+    ),
+    (
+        r"(?s)Failed to build `([^`]+)`.*?Python\.h: No such file",
+        Trouble("`{0}` must be compiled, and Python's headers are not here", _COMPILER),
     ),
     (r"Failed to build `([^`]+)`", Trouble("`{0}` could not be built from its source", _COMPILER)),
     (r"\b(?:401 Unauthorized|403 Forbidden)\b", Trouble("the package index refuses access")),

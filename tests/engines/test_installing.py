@@ -105,6 +105,14 @@ def test_indexes_of_upstream_come_beside_the_users_own(environ: dict[str, str], 
             "`llama-cpp-python==0.3.36` must be compiled, and there is no compiler here",
         ),
         (
+            "error: Failed to build `pypcre==0.6.4`\n         error: [Errno 2] No such file or directory: 'gcc'\n",
+            "`pypcre==0.6.4` must be compiled, and there is no compiler here",
+        ),
+        (
+            "error: Failed to build `pypcre==0.6.4`\n  a.c:1:10: fatal error: Python.h: No such file or directory\n",
+            "`pypcre==0.6.4` must be compiled, and Python's headers are not here",
+        ),
+        (
             "  × Failed to build `gptqmodel==7.6.0`\n      RuntimeError: something else",
             "`gptqmodel==7.6.0` could not be built from its source",
         ),
