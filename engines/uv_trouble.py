@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 _INDEX = "look at the package index settings: `PIP_INDEX_URL`, pip.conf, `UV_DEFAULT_INDEX`"
 _COMPILER = "install a C compiler and Python's headers, such as `apt install build-essential python3-dev`"
-_COMPILER_FOR_LLAMA = "install a C++ compiler, such as `apt install build-essential`; the engine `llama.cpp` needs none and reads the same"
+_COMPILER_FOR_LLAMA = (
+    "install a C++ compiler, such as `apt install build-essential`;"
+    " the engine `llama.cpp` needs none and reads the same files"
+)
 _NO_COMPILER = (
-    r"CMAKE_C(?:XX)?_COMPILER|C compiler cannot|command '\S+' failed: No such|(?:cc|gcc|g\+\+|clang): (?:command )?not found"
-    r"|No such file or directory: '(?:cc|gcc|g\+\+|clang)'"
+    r"CMAKE_C(?:XX)?_COMPILER|C compiler cannot|command '\S+' failed: No such"
+    r"|(?:cc|gcc|g\+\+|clang): (?:command )?not found|No such file or directory: '(?:cc|gcc|g\+\+|clang)'"
 )
 
 
