@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from engines import llama_cpp_python
 from engines.base import Engine
 from engines.builds import PACKAGES, requirements_of
 from engines.echo import Echo
 from engines.environment import lock_bytes
 from engines.llama_cpp import LlamaCpp
+from engines.llama_cpp_python import LlamaCppPython
 from engines.transformers import Transformers
 from engines.vllm import Vllm
 from registry.spec import Capability, Machine
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (LlamaCpp(), Transformers(), Vllm(), Echo())}
+_ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (LlamaCpp(), Transformers(), Vllm(), LlamaCppPython(), Echo())
+}
 
 CAPABILITIES: tuple[Capability, ...] = (
     _ENGINES["llama.cpp"].capability,
     _ENGINES["transformers"].capability,
     _ENGINES["vllm"].capability,
-    llama_cpp_python.CAPABILITY,
+    _ENGINES["llama-cpp-python"].capability,
     _ENGINES["echo"].capability,
 )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
+from engines.causes import find_cause
 from registry.spec import FEATURES, Capability, FormatSupport, Machine
 
 RUNNER = Path(__file__).with_name("runners") / "llama_cpp.py"
@@ -106,11 +106,7 @@ class LlamaCpp:
         return None
 
     def cause_of(self, log: str) -> Cause | None:
-        for pattern, cause in CAUSES:
-            if found := re.search(pattern, log):
-                words = [group or "" for group in found.groups()]
-                return cause._replace(message=cause.message.format(*words))
-        return None
+        return find_cause(log, CAUSES)
 
 
 def default_threads(machine: Machine) -> tuple[int, int]:

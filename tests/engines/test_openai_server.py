@@ -391,6 +391,7 @@ def test_tools_that_the_template_does_not_know_are_refused(running: Served) -> N
 
 def test_tokens_of_prompts_and_conversations_are_told(running: Served) -> None:
     assert ask(running, "/tokenize", {"prompt": "one two"}) == (200, {"tokens": [1, 3, 4], "count": 3})
+    assert ask(running, "/tokenize", {"prompt": "one two", "add_special_tokens": False})[1]["tokens"] == [3, 4]
     _, counted = ask(running, "/tokenize", {"messages": TALK})
     _, answer = ask(running, CHAT, {"messages": TALK})
     assert counted["count"] == answer["usage"]["prompt_tokens"] == len(counted["tokens"])

@@ -1,4 +1,8 @@
-"""One context of llama.cpp: reads prompts, keeping what it shares with the last one, and adds tokens."""
+"""One context of llama.cpp: reads prompts, keeping what it shares with the last one, and adds tokens.
+
+A token's numbers depend, in their last digits, on how many were read at once. So that an answer is the same whatever
+was asked before, prompts are read in steps of `n_batch` tokens, and only whole steps are kept for the next one.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +32,19 @@ class Context:
         self.held: list[int] = []
         self._memory = llama_cpp.llama_get_memory(llama.ctx)
         self._window = llama_cpp.llama_model_n_swa(llama.model)
-        self._batch_tokens = llama.n_batch
+        self._step = llama.n_batch
+        self._steps_end = 0  # of the held tokens, those that were read in whole steps
 
     def read(self, prompt_ids: Sequence[int], has_left: Callable[[], bool]) -> None:
         """Hold the prompt and nothing else; raises Left as soon as `has_left`."""
-        kept = self._keep(_shared(self.held, prompt_ids[:-1]))
+        shared = _shared(self.held[: self._steps_end], prompt_ids[:-1])
+        kept = self._keep(shared - shared % self._step)
         abort = Abort(lambda _: has_left())
         llama_cpp.llama_set_abort_callback(self.handle, abort, None)
         try:
-            for start in range(kept, len(prompt_ids), self._batch_tokens):
-                self._decode(prompt_ids[start : start + self._batch_tokens], has_left)
+            for start in range(kept, len(prompt_ids), self._step):
+                self._decode(prompt_ids[start : start + self._step], has_left)
+                self._steps_end = len(self.held) - len(self.held) % self._step
         finally:
             llama_cpp.llama_set_abort_callback(self.handle, Abort(), None)
 
@@ -56,6 +63,7 @@ class Context:
             llama_cpp.llama_memory_clear(self._memory, True)
             count = 0
         del self.held[count:]
+        self._steps_end = count
         return count
 
     def _can_keep(self, count: int) -> bool:

@@ -13,7 +13,10 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
 class Asked(NamedTuple):
-    """One request, checked. Of `prompt` and `messages` one is there; the rest is as in `Generation`."""
+    """One request, checked. Of `prompt` and `messages` one is there; the rest is as in `Generation`.
+
+    `is_prompt`: what begins a prompt is to stand before the text.
+    """
 
     prompt: str | None = None
     messages: Sequence[Message] = ()
@@ -31,6 +34,7 @@ class Asked(NamedTuple):
     json_schema: Mapping[str, Any] | None = None
     is_stream: bool = False
     includes_usage: bool = False
+    is_prompt: bool = True
 
     @property
     def is_chat(self) -> bool:
@@ -54,8 +58,14 @@ def read_completion(body: object, features: frozenset[str]) -> Asked:
 
 
 def read_tokenize(body: object, features: frozenset[str]) -> Asked:
-    """Return the prompt, or the conversation, to tell the tokens of; raises RequestError."""
-    given = _read(body, {"model": _text, **CONVERSING, "prompt": _prompt, "messages": _messages})
+    """Return the prompt, or the conversation, to tell the tokens of; raises RequestError.
+
+    A prompt that is not `add_special_tokens` is a text by itself, without the beginning that prompts have.
+    """
+    given = _read(
+        body,
+        {"model": _text, **CONVERSING, "prompt": _prompt, "messages": _messages, "add_special_tokens": _truth},
+    )
     if ("prompt" in given) == ("messages" in given):
         raise RequestError("one of `prompt` and `messages` must be there", "prompt")
     return _asked(given, features)
@@ -80,6 +90,7 @@ def _asked(given: dict[str, Any], features: frozenset[str]) -> Asked:
     given["json_schema"] = given.pop("response_format", None)
     given["logprobs"] = _join_logprobs(given.pop("logprobs", None), given.pop("top_logprobs", None))
     given["template_options"] = given.pop("chat_template_kwargs", {})
+    given["is_prompt"] = given.pop("add_special_tokens", True)
     if given.pop("tool_choice", "auto") == "none":
         given.pop("tools", None)
     asked = Asked(**given)
@@ -218,7 +229,7 @@ GENERATING: Mapping[str, Callable[[str, Any], Any]] = {
     "top_k": _number(int, 0),
     "min_p": _number(float, 0, 1),
     "repetition_penalty": _number(float, 0, above=True),
-    "seed": _number(int, 0, 2**63 - 1),
+    "seed": _number(int, 0, 2**32 - 2),
     "stop": _stops,
     "logprobs": _logprobs,
     "top_logprobs": _number(int, 0, MOST_LOGPROBS),

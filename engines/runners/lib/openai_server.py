@@ -130,7 +130,8 @@ class _Server:
 
     def _prompt_ids(self, asked: Asked) -> list[int]:
         if asked.prompt is not None:
-            return self._backend.encode(asked.prompt)
+            tokens = self._backend.encode(asked.prompt)
+            return tokens if asked.is_prompt else tokens[len(self._backend.encode("")) :]
         rendered = self._backend.render(asked.messages, asked.tools, asked.template_options)
         if asked.tools and rendered == self._backend.render(asked.messages, (), asked.template_options):
             raise RequestError("the model's chat template knows no tools", "tools")

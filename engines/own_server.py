@@ -1,0 +1,34 @@
+"""The options that our own runners share, those of `runners/lib/openai_server.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engines.base import Address, Settings
+from registry.spec import Chat
+
+
+def server_options(settings: Settings, address: Address) -> tuple[str, ...]:
+    """Return what to serve, where, and how its conversations are written."""
+    return (
+        *("--model", str(settings.model_path.absolute())),
+        *("--alias", settings.name),
+        *_listen_on(address),
+        *("--ctx-size", str(settings.context_length)),
+        *("--parallel", str(settings.slots)),
+        *_chat_options(settings.chat),
+    )
+
+
+def _listen_on(address: Address) -> tuple[str, ...]:
+    if address.socket is not None:
+        return ("--socket", str(address.socket))
+    host, _, port = address.url.removeprefix("http://").rpartition(":")
+    return ("--host", host, "--port", port)
+
+
+def _chat_options(chat: Chat) -> Iterator[str]:
+    if chat.template is not None:
+        yield from ("--chat-template", chat.template)
+    if chat.reasoning is not None and chat.reasoning.start and chat.reasoning.end:
+        yield from ("--reasoning-start", chat.reasoning.start, "--reasoning-end", chat.reasoning.end)
