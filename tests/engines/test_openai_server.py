@@ -17,7 +17,7 @@ from engines.connection import Connection
 from engines.generation import Post
 from engines.session import Session
 from openai_server import Token
-from registry.errors import ContextOverflowError, GenerationError, InvalidRequestError
+from registry.errors import ContextOverflowError, GenerationError
 from tests.fakes.word_backend import Served, WordBackend, served
 
 TALK = [{"role": "user", "content": "one two three"}]
@@ -363,8 +363,14 @@ def test_a_wish_that_the_model_cannot_follow_is_refused_with_a_status(running: S
 
 
 def test_the_templates_words_are_in_the_refusal(running: Served) -> None:
-    with pytest.raises(InvalidRequestError, match="there is no system role"):
-        session(running).chat([{"role": "system", "content": "x"}, *TALK])
+    status, answer = ask(running, CHAT, {"messages": [{"role": "system", "content": "x"}, *TALK]})
+    assert (status, answer["error"]["param"]) == (400, "messages")
+    assert answer["error"]["message"].endswith("there is no system role")
+
+
+def test_our_session_puts_a_system_message_where_the_template_takes_it(running: Served) -> None:
+    reply = session(running).chat([{"role": "system", "content": "Be brief."}, *TALK])
+    assert "Be brief." in reply.text
 
 
 def test_features_that_a_model_lacks_are_refused() -> None:
