@@ -47,7 +47,11 @@ def build_environment(requirements: Requirements, *, report: Report = ignore) ->
         if (found := find_environment(requirements, choice=requirements.release or "managed")) is not None:
             return found
         shutil.rmtree(folder, ignore_errors=True)
-        make_environment(folder, requirements, report)
+        try:
+            make_environment(folder, requirements, report)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         version = installed_version(requirements.distribution, site_packages(folder)) or ""
         (folder / DONE).write_text(version)
     return Environment(str(python_of(folder)), "managed", version, folder)

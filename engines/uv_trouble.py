@@ -56,6 +56,7 @@ _TROUBLES: tuple[tuple[str, Trouble], ...] = (
         r"|doesn't have a (?:source distribution or )?wheel for",
         Trouble("the package index has no build for this Python and system"),
     ),
+    (r"there is no version of (\S+==[^\s,]+)", Trouble("`{0}` is not on the package index")),
     (r"No solution found", Trouble("the package index has not what the engine needs")),
 )
 

@@ -77,8 +77,8 @@ def test_a_version_that_launch_was_not_made_for_is_a_warning(run: Run) -> None:
 def test_a_version_that_there_is_not(run: Run) -> None:
     done = run("engines", "install", "llama.cpp==2026.11.5")
     assert done.code == 1
-    assert "error: `llama.cpp` could not be set up: the package index has not what the engine needs\n" in done.err
-    assert "xllamacpp==2026.11.5" in done.err
+    assert "error: `llama.cpp` could not be set up: `xllamacpp==2026.11.5` is not on the package index\n" in done.err
+    assert not managed_folder(requirements_of("llama.cpp", read_machine())._replace(release="2026.11.5")).exists()
 
 
 @pytest.mark.parametrize("word", ["llama.cpp==", "llama.cpp==new", "llama.cpp==../x", "llama.cpp==1.2/../x"])
