@@ -86,7 +86,7 @@ def prepare_environment(plan: Plan, report: Report) -> str:
         )
     from launcher.setups import install
 
-    return install(plan.engine, report).python
+    return install(plan.engine, plan.requirements, report).python
 
 
 def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:

@@ -47,11 +47,10 @@ def requirements_here(engine: str) -> Requirements:
     return requirements
 
 
-def install(engine: str, report: Report, *, release: str = "") -> Environment:
-    """Return the managed environment of an engine, made first where it is not there; `release` is a version by name."""
+def install(engine: str, requirements: Requirements, report: Report) -> Environment:
+    """Return the managed environment of an engine's build or version, made first where it is not there."""
     from engines.installing import build_environment
 
-    requirements = requirements_here(engine)._replace(release=release)
     report(Progress("install", 0, None, f"setting up {engine}, build for {requirements.variant}"))
     started = time.monotonic()
     environment = build_environment(requirements, report=report)
@@ -62,7 +61,7 @@ def install(engine: str, report: Report, *, release: str = "") -> Environment:
 
 def update(engine: str, report: Report) -> Update:
     """Set an engine up by the current lock, and remove its environments of older ones; what runs stays."""
-    environment = install(engine, report)
+    environment = install(engine, requirements_here(engine), report)
     removed, kept = [], []
     for folder in folders_of(engine):
         if folder == environment.folder or "@" in folder.name:

@@ -64,9 +64,10 @@ def _install(engine: EngineName, printing: Printing) -> None:
 
     output = printing.output()
     name, release = read_wanted(engine)
-    if release and not is_within(release, versions := requirements_here(name).versions):
-        output.warn(f"`{name}` is made for versions {versions}: {release} may not understand it")
-    environment = install(name, output.progress, release=release)
+    requirements = requirements_here(name)._replace(release=release)
+    if release and not is_within(release, requirements.versions):
+        output.warn(f"`{name}` is made for versions {requirements.versions}: {release} may not understand it")
+    environment = install(name, requirements, output.progress)
     _say_installed(output, name, environment)
     if release:
         output.say(f"use it with: --engine {name} --environment {environment.version}")

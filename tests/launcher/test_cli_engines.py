@@ -12,7 +12,7 @@ from engines.environment import managed_folder
 from engines.index import CAPABILITIES
 from engines.machine import read_machine
 from launcher.cache_use import Hold, Use
-from registry.spec import FEATURES
+from registry.spec import FEATURES, Gpu, Machine
 from tests.fakes.wheels import write_wheel
 from tests.launcher.commands import Run
 
@@ -110,6 +110,35 @@ def test_an_update_removes_what_is_of_an_older_lock_and_idle(run: Run) -> None:
 
 def test_there_may_be_nothing_to_update(run: Run) -> None:
     assert run("engines", "update").err == "no engine is set up\n"
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "device", "unused"),
+    [
+        ("570.86", (12, 8), "NVIDIA A10G, build for cuda12", []),
+        (
+            "535.104",
+            (12, 2),
+            "CPU, ",
+            [
+                "the GPU NVIDIA A10G stays unused: its driver is 535.104, which knows CUDA 12.2;"
+                " CUDA 12.8 wants 570 or newer"
+            ],
+        ),
+    ],
+)
+def test_a_plan_says_which_build_and_why_a_gpu_stays_unused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, driver: str, cuda: tuple[int, int], device: str, unused: list[str]
+) -> None:
+    gpu = Gpu(0, "NVIDIA A10G", 24 << 30, driver, compute=(8, 6), cuda=cuda)
+    machine = Machine("Linux", "x86_64", 8, 64 << 30, (gpu,), has_bfloat16=True)
+    monkeypatch.setattr("launcher.planning.read_machine", lambda: machine)
+    plan = run("smollm2", "--engine", "llama.cpp", "--dry-run", "--json").json
+    assert plan["device"].startswith(device)
+    assert [warning for warning in plan["warnings"] if "GPU" in warning] == unused
+    folder = Path(plan["environment"]["python"]).parent.parent.name
+    assert folder.startswith("llama.cpp-cpu-" if unused else "llama.cpp-cuda12-")
+    assert (plan["environment"]["install_bytes"] is None) is (not unused)
 
 
 def test_what_engines_offer(run: Run) -> None:
