@@ -32,6 +32,12 @@ def read_machine(root: Path = Path("/")) -> Machine:
     return machine._replace(has_bfloat16=_has_bfloat16(machine, root))
 
 
+def without_gpus(machine: Machine, root: Path = Path("/")) -> Machine:
+    """Return the machine as it is to one that uses no GPU."""
+    bare = machine._replace(gpus=(), rocm="", has_vulkan=False)
+    return bare._replace(has_bfloat16=_has_bfloat16(bare, root))
+
+
 def _has_bfloat16(machine: Machine, root: Path) -> bool:
     """Return whether what calculates, GPUs or else the CPU, does so in bfloat16 by its hardware."""
     if machine.accelerator == "metal":

@@ -93,6 +93,7 @@ class Transformers:
         aliases=("hf", "huggingface"),
         features=frozenset({"batching", "logprobs", "json_schema", "reasoning", "several_gpus"}),
         setup_bytes=3_600_000_000,
+        cpu_dtype="float32",
     )
     wire = Wire()
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
+from engines.machine import without_gpus
 from registry.errors import ResolutionError
 from registry.request import listing
 from registry.spec import Gpu, Machine
@@ -25,7 +26,7 @@ def with_gpus(machine: Machine, asked: GpusAsked | None) -> Machine:
     if isinstance(wanted, int):
         if wanted > len(machine.gpus):
             raise _too_many(f"{wanted} GPU{'s' if wanted != 1 else ''}", machine)
-        return machine._replace(gpus=machine.gpus[:wanted])
+        return machine._replace(gpus=machine.gpus[:wanted]) if wanted else without_gpus(machine)
     visible = {gpu.number: gpu for gpu in machine.gpus}
     if missing := [number for number in wanted if number not in visible]:
         raise _too_many(f"GPU {listing([str(number) for number in missing])}", machine)

@@ -14,9 +14,10 @@ from engines.builds import needs_for
 from engines.environment import absence, find_environment, lock_bytes, managed_folder
 from engines.index import CAPABILITIES, capabilities_for, find_engine
 from engines.known_architectures import knows_architecture
-from engines.machine import read_machine
+from engines.machine import read_machine, without_gpus
 from launcher.gpus import GpusAsked, gpu_count, with_gpus
 from launcher.plans import Asked, EnvironmentPlan, File, Plan
+from launcher.precision import choose_dtype
 from launcher.settings import on_build, settings_of
 from registry import spec as words
 from registry import store
@@ -179,11 +180,12 @@ def _plan(resolution: words.Resolution, files: store.FileSet, machine: words.Mac
     facts = asked.facts.get(SourceKey.of(resolution.source, resolution.quantization))
     planned = [_file(each, resolution.source) for each in files.files]
     requirements = _requirements(engine, resolution, machine)
-    settings = settings_of(resolution, capability, machine, files.path, request, facts)
+    dtype = choose_dtype(request.get("dtype"), resolution, capability, _computing(machine, requirements), facts)
+    settings = settings_of(resolution, capability, machine, files.path, request, facts, dtype.name)
     settings = on_build(settings, requirements)
     environment = _environment(engine, requirements, request)
     return Plan(
-        resolution=resolution,
+        resolution=resolution._replace(reasons=(*resolution.reasons, *dtype.in_words())),
         settings=settings,
         requirements=requirements,
         found_files=files,
@@ -277,6 +279,12 @@ def _environment(engine: Engine | None, requirements: Requirements | None, reque
     python = managed_folder(requirements) / "bin" / "python"
     size = lock_bytes(requirements)
     return EnvironmentPlan("managed", str(python), "", is_installed=False, install_bytes=size)
+
+
+def _computing(machine: words.Machine, requirements: Requirements | None) -> words.Machine:
+    """Return the machine as far as the engine's build computes with it."""
+    uses_gpu = requirements is not None and requirements.accelerator != "cpu"
+    return machine if uses_gpu or not machine.gpus else without_gpus(machine)
 
 
 def _device(machine: words.Machine, settings: Settings, requirements: Requirements | None) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from engines.base import Requirements, Settings
 from engines.llama_cpp import default_threads
 from launcher.gpus import gpus_to_use
-from launcher.precision import choose_dtype
 from registry import spec as words
 from registry.errors import ResolutionError
 from registry.facts import WeightFacts
@@ -29,6 +28,7 @@ def settings_of(
     path: Path,
     request: Request,
     facts: WeightFacts | None,
+    dtype: str,
 ) -> Settings:
     """Return what the engine's command line is made from; raises ResolutionError for what cannot be."""
     threads, batch_threads = default_threads(machine)
@@ -47,7 +47,7 @@ def settings_of(
         architecture=merged(spec.architecture or model.architecture, facts),
         chat=model.chat,
         gpus=tuple(gpu.number for gpu in gpus_to_use(machine, request.get("gpus"))),
-        dtype=choose_dtype(request.get("dtype"), spec, machine, facts).name,
+        dtype=dtype,
         memory_bytes=machine.memory_bytes,
         trusts_remote_code=request.get("trust_remote_code", False),
     )

@@ -76,7 +76,7 @@ def facts_of_config(config: Mapping[str, Any], quantize_config: Mapping[str, Any
         quantized = {"quant_method": "gptq", **quantize_config, **quantized}
     return WeightFacts(
         architecture=Architecture(
-            class_names=tuple(each for each in config.get("architectures") or () if isinstance(each, str)),
+            class_names=_texts(config.get("architectures")),
             model_type=_text(config.get("model_type")),
             layers=_whole(text.get("num_hidden_layers")),
             hidden_size=_whole(text.get("hidden_size")),
@@ -138,6 +138,10 @@ def _whole(value: object) -> int | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

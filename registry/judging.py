@@ -116,7 +116,7 @@ def _judge(candidate: Candidate, by: Circumstances) -> Judged | Refused:
     if not candidate.spec.sources_of(candidate.quantization):
         return Refused(candidate, (reason := f"`{candidate.quantization}` was never published"), detail=reason)
     sources = _sources(candidate, by.wanted)
-    if reason := _cannot_run(candidate, by.machine, by.installed) or _cannot_split(candidate, sources, by):
+    if reason := _cannot_run(candidate, by.machine) or _cannot_split(candidate, sources, by):
         return Refused(candidate, reason, detail=f"`{candidate.capability.engine}` {reason}")
     if not sources:
         reason = _no_source(candidate, by.wanted)
@@ -180,7 +180,7 @@ def _is_ambiguous(candidate: Candidate, wanted: Wanted) -> str | None:
     return f"`{text}` may mean {listing(same_bits(candidate.spec, text), 'or')}"
 
 
-def _cannot_run(candidate: Candidate, machine: Machine, installed: frozenset[str]) -> str | None:
+def _cannot_run(candidate: Candidate, machine: Machine) -> str | None:
     capability, spec = candidate.capability, candidate.spec
     support = capability.support_of(spec.model_format)
     if support is None:
@@ -190,8 +190,6 @@ def _cannot_run(candidate: Candidate, machine: Machine, installed: frozenset[str
         return f"does not run on {machine.system}"
     if support.accelerators is not None and _accelerator(candidate.capability, machine) not in support.accelerators:
         return f"runs `{spec.model_format}` on {listing(support.accelerators, 'or')} only"
-    if support.plugin is not None and support.plugin not in installed:
-        return f"reads `{spec.model_format}` only with `{support.plugin}`, which is not installed beside it"
     return _cannot_read(candidate, support)
 
 

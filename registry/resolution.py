@@ -27,7 +27,7 @@ def resolve(
 ) -> Resolution:
     """Return the choice for `request`, with its reasons and all that was rejected.
 
-    `installed` names the engines, and their plugins, that need no set-up. Raises ResolutionError, which says what would
+    `installed` names the engines that need no set-up. Raises ResolutionError, which says what would
     work instead: where nothing can run, and if it `must_load` where the engines will refuse the weights.
     """
     wanted = Wanted.read(request, model, capabilities)

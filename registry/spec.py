@@ -259,7 +259,7 @@ class FormatSupport(NamedTuple):
     """That an engine reads a format: with which bits a weight, on which accelerators, and what it then refuses.
 
     `bits` are those of `quantization_bits`; 16 stands for unquantized weights. `otherwise` says why not the rest.
-    None means any. `plugin` is a distribution without which the engine does not read the format.
+    None means any.
     """
 
     model_format: str
@@ -267,7 +267,6 @@ class FormatSupport(NamedTuple):
     accelerators: tuple[str, ...] | None = None
     otherwise: str = ""
     refuses: tuple[FactRule, ...] = ()
-    plugin: str | None = None
 
 
 # What engines may offer beyond text for text: names for data, with what each means to a caller.
@@ -291,6 +290,7 @@ class Capability(NamedTuple):
     `features` are names of FEATURES. Engines that are not `automatic` are used only when named. `setup_bytes` is what
     an environment takes to fetch, and `accelerator` what its build for one machine runs on; "": the machine's.
     `splits_heads`: on several GPUs each takes a part of the attention heads, so that not every number of them will do.
+    `cpu_dtype` is what it computes in best on a CPU without bfloat16.
     """
 
     engine: str
@@ -305,6 +305,7 @@ class Capability(NamedTuple):
     setup_bytes: int = 0
     accelerator: str = ""
     splits_heads: bool = False
+    cpu_dtype: str = "auto"
 
     def support_of(self, model_format: str) -> FormatSupport | None:
         return next((support for support in self.formats if support.model_format == model_format), None)
