@@ -1,4 +1,4 @@
-"""All engines by name: what each can run, and the class of those that this version starts."""
+"""All engines by name, and what each can run."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CAPABILITIES: tuple[Capability, ...] = (
 )
 
 
-def find_engine(name: str) -> Engine | None:
-    """Return the engine of that name, or None where this version knows it but does not start it."""
-    return _ENGINES.get(name)
+def engine_named(name: str) -> Engine:
+    """Return the engine of that name, by its own spelling."""
+    return _ENGINES[name]
 
 
 def capabilities_for(machine: Machine) -> tuple[Capability, ...]:

@@ -106,9 +106,9 @@ def engines_with(feature: str) -> tuple[str, ...]:
 
 
 def _engines_taking(parameter: str) -> tuple[str, ...]:
-    from engines.index import CAPABILITIES, find_engine
+    from engines.index import CAPABILITIES, engine_named
 
-    engines = [engine for each in CAPABILITIES if each.automatic and (engine := find_engine(each.engine))]
+    engines = [engine_named(each.engine) for each in CAPABILITIES if each.automatic]
     return tuple(engine.name for engine in engines if parameter not in engine.wire.unsupported)
 
 

@@ -64,7 +64,7 @@ def plan_lines(plan: Plan, *, explain: bool = False) -> Iterator[str]:
     yield from _environment_lines(plan)
     yield _row("device", plan.device)
     yield _row("context", f"{plan.context_length:,} tokens for each of {plan.concurrency}")
-    yield _row("command", shlex.join(plan.command) or "none: this version does not start this engine")
+    yield _row("command", shlex.join(plan.command))
     yield from (_row("why", reason) for reason in plan.reasons)
     if explain:
         yield from (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engines.base import Requirements
 from engines.environment import Environment, find_environment, list_environments
-from engines.index import CAPABILITIES, capabilities_for, find_engine
+from engines.index import CAPABILITIES, capabilities_for, engine_named
 from engines.machine import read_machine
 from launcher.planning import find_model, installed_engines
 from registry import spec as words
@@ -86,10 +86,7 @@ def describe_format(support: words.FormatSupport) -> str:
 
 
 def _engine_info(capability: words.Capability, machine: words.Machine) -> EngineInfo:
-    engine = find_engine(capability.engine)
-    if engine is None:
-        return EngineInfo(capability, "not in this version", setup_bytes=capability.setup_bytes)
-    requirements = engine.requirements_for(machine)
+    requirements = engine_named(capability.engine).requirements_for(machine)
     if requirements is None:
         return EngineInfo(capability, "built in")
     found = tuple(_environments_of(capability.engine, requirements))

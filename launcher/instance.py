@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.base import Settings
-from engines.index import find_engine
+from engines.index import engine_named
 from engines.process import EngineProcess, new_address
 from launcher.fetching import fetch
 from launcher.plans import Plan
@@ -64,19 +64,8 @@ def start_instance(plan: Plan, report: Report, *, is_probed: bool = True) -> Ins
     return instance
 
 
-def check_launchable(plan: Plan) -> None:
-    """Raise EngineNotInstalledError where this version knows the plan's engine, but does not start it."""
-    if find_engine(plan.engine) is None:
-        raise EngineNotInstalledError(
-            f"`{plan.engine}` is known, but this version does not start it",
-            details=[f"it is the choice for {plan.model_format} `{plan.quantization}`"],
-            hint=f"launch inspect {plan.name}",
-        )
-
-
 def prepare_environment(plan: Plan, report: Report) -> str:
     """Return the Python of the engine's environment, which is made first where it is not there."""
-    check_launchable(plan)
     if plan.environment.is_installed or plan.requirements is None:
         return plan.environment.python
     if not plan.may_install:
@@ -90,8 +79,7 @@ def prepare_environment(plan: Plan, report: Report) -> str:
 
 
 def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
-    engine = find_engine(plan.engine)
-    assert engine is not None
+    engine = engine_named(plan.engine)
     address = new_address()
     settings = plan.settings if files is None else _with_path(plan.settings, files.path)
     process = EngineProcess.start(

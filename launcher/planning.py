@@ -12,7 +12,7 @@ from typing import Literal, TypedDict
 from engines.base import Address, Engine, Requirements, Settings
 from engines.builds import needs_for
 from engines.environment import absence, find_environment, lock_bytes, managed_folder
-from engines.index import CAPABILITIES, capabilities_for, find_engine
+from engines.index import CAPABILITIES, capabilities_for, engine_named
 from engines.known_architectures import knows_architecture
 from engines.machine import read_machine, without_gpus
 from launcher.gpus import GpusAsked, gpu_count, with_gpus
@@ -114,8 +114,7 @@ def _facts_on_disk(resolution: words.Resolution, files: store.FileSet, knowledge
 
 def _knows(choice: str, engine_name: str, model_format: str, architecture: words.Architecture) -> bool | None:
     """Return whether an engine, in the version that is or would be installed here, knows an architecture."""
-    engine = find_engine(engine_name)
-    requirements = engine.requirements_for(read_machine()) if engine else None
+    requirements = engine_named(engine_name).requirements_for(read_machine())
     found = find_environment(requirements, choice=choice) if requirements else None
     return knows_architecture(engine_name, found.version if found else None, model_format, architecture)
 
@@ -137,8 +136,8 @@ def find_model(name: str, catalogue: Catalogue) -> Found:
 
 def installed_engines(machine: words.Machine, choice: str = "auto") -> frozenset[str]:
     """Return the engines that run without a set-up first."""
-    engines = map(find_engine, (capability.engine for capability in CAPABILITIES))
-    return frozenset(engine.name for engine in engines if engine is not None and _is_installed(engine, machine, choice))
+    engines = (engine_named(capability.engine) for capability in CAPABILITIES)
+    return frozenset(engine.name for engine in engines if _is_installed(engine, machine, choice))
 
 
 def _is_installed(engine: Engine, machine: words.Machine, choice: str) -> bool:
@@ -175,7 +174,7 @@ def _read_size(text: str) -> float:
 
 def _plan(resolution: words.Resolution, files: store.FileSet, machine: words.Machine, asked: Asked) -> Plan:
     request = asked.request
-    engine = find_engine(resolution.engine)
+    engine = engine_named(resolution.engine)
     capability = capability_of(resolution.engine)
     facts = asked.facts.get(SourceKey.of(resolution.source, resolution.quantization))
     planned = [_file(each, resolution.source) for each in files.files]
@@ -216,7 +215,7 @@ def at_sources(plan: Plan, sources: Sequence[words.Source]) -> Plan:
         found_files=files,
         files=tuple(planned) if plan.needs_weights else (),
         download_bytes=_download_bytes(planned, files) if plan.needs_weights else 0,
-        command=_command(find_engine(plan.engine), plan.environment, settings),
+        command=_command(engine_named(plan.engine), plan.environment, settings),
     )
 
 
@@ -249,16 +248,14 @@ def _download_bytes(planned: Sequence[File], files: store.FileSet) -> int | None
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-def _command(engine: Engine | None, environment: EnvironmentPlan, settings: Settings) -> tuple[str, ...]:
+def _command(engine: Engine, environment: EnvironmentPlan, settings: Settings) -> tuple[str, ...]:
     """Return the engine's command, which runs in the folder of its socket."""
-    if engine is None:
-        return ()
     return engine.command(environment.python, settings, Address("http://localhost", _SOCKET))
 
 
-def _requirements(engine: Engine | None, resolution: words.Resolution, machine: words.Machine) -> Requirements | None:
+def _requirements(engine: Engine, resolution: words.Resolution, machine: words.Machine) -> Requirements | None:
     """Return what the engine needs here for what was chosen."""
-    requirements = engine.requirements_for(machine) if engine else None
+    requirements = engine.requirements_for(machine)
     if requirements is None:
         return None
     return requirements._replace(
@@ -266,9 +263,7 @@ def _requirements(engine: Engine | None, resolution: words.Resolution, machine: 
     )
 
 
-def _environment(engine: Engine | None, requirements: Requirements | None, request: Request) -> EnvironmentPlan:
-    if engine is None:
-        return EnvironmentPlan("none", "", "", is_installed=False, install_bytes=None)
+def _environment(engine: Engine, requirements: Requirements | None, request: Request) -> EnvironmentPlan:
     if requirements is None:
         return EnvironmentPlan("launcher", sys.executable, "", is_installed=True, install_bytes=0)
     choice = request.get("environment", "auto")

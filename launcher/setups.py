@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engines.base import Requirements
 from engines.environment import Environment, engine_of, folders_of, is_version, list_environments, remove_folder
-from engines.index import CAPABILITIES, find_engine
+from engines.index import CAPABILITIES, engine_named
 from engines.machine import read_machine
 from launcher.cache_use import InUseError, read_uses, unheld
 from registry.errors import EngineNotInstalledError, ResolutionError
@@ -38,10 +38,7 @@ def read_wanted(text: str) -> tuple[str, str]:
 
 def requirements_here(engine: str) -> Requirements:
     """Return what an engine needs on this machine; raises EngineNotInstalledError where it has no environment."""
-    found = find_engine(engine)
-    if found is None:
-        raise EngineNotInstalledError(f"`{engine}` is known, but this version does not start it", hint="launch engines")
-    requirements = found.requirements_for(read_machine())
+    requirements = engine_named(engine).requirements_for(read_machine())
     if requirements is None:
         raise EngineNotInstalledError(f"`{engine}` has no environment to set up", hint="launch engines")
     return requirements

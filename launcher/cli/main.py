@@ -26,13 +26,18 @@ _CURES = {
     "--repeat-penalty": "it is `--repetition-penalty` here",
     "--n-predict": "it is `--max-tokens` here",
     "--model": "it is `--model-name`, or `--model-path` for a file",
+    "--tensor-parallel-size": "it is `--gpus` here",
+    "--n-gpus": "it is `--gpus` here",
+    "--num-gpus": "it is `--gpus` here",
+    "--torch-dtype": "it is `--dtype` here",
+    "--max-seq-len": "it is `--context-length` here",
+    "--max-model-length": "it is `--context-length` here",
     "--host": "the endpoint answers on 127.0.0.1 only in this version",
     "-e": "nothing has to be running first",
     "--endpoint": "nothing has to be running first",
 }
 _ENGINE_OPTIONS = {
     "--gpu-memory-utilization": "vllm",
-    "--tensor-parallel-size": "vllm",
     "--enforce-eager": "vllm",
     "--n-gpu-layers": "llama.cpp",
     "--flash-attn": "llama.cpp",
@@ -42,6 +47,14 @@ _ENGINE_OPTIONS = {
     "--batch-size": "llama.cpp",
     "--ubatch-size": "llama.cpp",
 }
+# What no engine has: behind `--` it was meant for us.
+_OURS_ALONE = frozenset(
+    (
+        *("--context-length", "--concurrency", "--model-format", "--model-name", "--model-path", "--model-engine"),
+        *("--engine", "--hub", "--registry", "--gpus", "--gpu-idx", "--n-gpu", "--size-in-billions", "--environment"),
+        *("--prompt", "--dry-run", "--explain", "--offline", "--no-install", "--json", "--quiet", "--locked"),
+    )
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, engine_arguments = _cut(given)
     try:
+        _refuse_own(engine_arguments)
         return _run(_with_lock_file(own) or ["--help"], engine_arguments)
     except LaunchError as error:
         return _fail(error, as_json=_wants_json(own))
@@ -82,6 +96,17 @@ def _cut(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
         return list(arguments), ()
     at = arguments.index("--")
     return list(arguments[:at]), tuple(arguments[at + 1 :])
+
+
+def _refuse_own(engine_arguments: Sequence[str]) -> None:
+    """Raise UsageError for an option of ours among the engine's own, where no engine knows it."""
+    for word in engine_arguments:
+        name = word.partition("=")[0].replace("_", "-")
+        if name in _OURS_ALONE:
+            raise UsageError(
+                f"`{name}` is an option of launch, and stands among those of the engine",
+                hint=f"put `{name}` before the `--`",
+            )
 
 
 def _with_lock_file(own: Sequence[str]) -> list[str]:

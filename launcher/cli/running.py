@@ -9,7 +9,7 @@ from launcher import describe
 from launcher.cli import prompts
 from launcher.cli.commands import near_command
 from launcher.cli.options import Ask
-from launcher.instance import Instance, check_launchable, start_instance
+from launcher.instance import Instance, start_instance
 from launcher.output import Output
 from launcher.planning import Request, make_plan
 from launcher.plans import Plan
@@ -38,8 +38,6 @@ def show_plan(plan: Plan, output: Output, *, explain: bool = False) -> None:
 
 def announce(plan: Plan, output: Output, *, with_engine: bool = True) -> None:
     """Say what is about to happen, before the first byte; `with_engine` where one is to be started."""
-    if with_engine:
-        check_launchable(plan)
     output.event("plan", plan.as_dict())
     output.say(describe.headline(plan))
     for line in describe.summary_lines(plan, with_engine=with_engine):

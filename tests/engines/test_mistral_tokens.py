@@ -20,7 +20,7 @@ from engines.conformance import Checkpoint, Running, started
 from engines.connection import Connection
 from engines.exchanges import prompt_tokens
 from engines.generation import Post
-from engines.index import find_engine
+from engines.index import engine_named
 from engines.session import Session
 from registry.catalogue import read_layers
 from registry.spec import Chat
@@ -106,8 +106,7 @@ ENGINES = (
 @pytest.fixture(scope="module", params=ENGINES, ids="-".join)
 def running(request: pytest.FixtureRequest, built_weights: BuiltWeights, chat: Chat) -> Iterator[Running]:
     name, model_format, quantization = request.param
-    engine = find_engine(name)
-    assert engine is not None
+    engine = engine_named(name)
     checkpoint = Checkpoint(
         _weights(built_weights, model_format, quantization),
         model_format=model_format,

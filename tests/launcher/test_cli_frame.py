@@ -160,6 +160,8 @@ def test_an_empty_variable_at_the_end(run: Run) -> None:
     ("words", "cure"),
     [
         (("--max_model_len", "4096"), "it is `--context-length` here"),
+        (("--tensor_parallel_size", "2"), "it is `--gpus` here"),
+        (("--torch_dtype", "float16"), "it is `--dtype` here"),
         (("--max-model-len=4096",), "it is `--context-length` here"),
         (("--n-predict", "9"), "it is `--max-tokens` here"),
         (
@@ -182,6 +184,17 @@ def test_an_unknown_option_names_its_cure(run: Run, words: tuple[str, ...], cure
 
 def test_what_follows_two_hyphens_is_the_engines(run: Run) -> None:
     own = ("smollm2", "--engine", "echo", "--dry-run", "--json")
-    engines = ("--reply", "hi", "--dry-run", "-p", "--model-name", "x", "--")
+    engines = ("--reply", "hi", "--threads", "-p", "--model", "x", "--")
     assert tuple(run(*own, "--", *engines).json["command"][-7:]) == engines
     assert run("--", "--reply", "x").code == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("--context-length", "4096"), ("--context_length=4096",), ("--reply", "x", "--dry-run")]
+)
+def test_options_of_ours_among_the_engines_are_sent_back(run: Run, words: tuple[str, ...]) -> None:
+    done = run("smollm2", "--engine", "echo", "--", *words)
+    option = "--dry-run" if "--dry-run" in words else "--context-length"
+    assert done.code == 2
+    assert f"error: `{option}` is an option of launch, and stands among those of the engine\n" in done.err
+    assert done.err.endswith(f"hint: put `{option}` before the `--`\n")
