@@ -22,7 +22,8 @@ class Requirements(NamedTuple):
     is the build that it holds: `cpu`, `cuda13`, `vulkan`, …. `index_url` is where upstream publishes that build of the
     distribution, `torch_backend` uv's name for PyTorch's own index. `unused` says why the machine's GPU stays so.
     `release` is a version that was asked for by name, which no lock describes. `needs` are the distributions that must
-    be beside it; managed environments have them all.
+    be beside it; `compiled` are those that managed environments do without where they are not needed and there is no
+    compiler.
     """
 
     distribution: str
@@ -35,6 +36,7 @@ class Requirements(NamedTuple):
     unused: str = ""
     release: str = ""
     needs: tuple[str, ...] = ()
+    compiled: tuple[str, ...] = ()
 
     @property
     def accelerator(self) -> str:

@@ -51,6 +51,7 @@ class Package(NamedTuple):
     """An engine's distribution, the module that it is imported as, the versions that we speak to, and its builds.
 
     `needs` are the distributions that it runs with here; `needs_for` those that a format or a quantization needs more.
+    `compiled` have no wheels, and not everybody needs them.
     """
 
     distribution: str
@@ -59,6 +60,7 @@ class Package(NamedTuple):
     builds: tuple[Build, ...]
     needs: tuple[str, ...] = ()
     needs_for: Mapping[str, tuple[str, ...]] = {}
+    compiled: tuple[str, ...] = ()
 
 
 _CPU = Build("cpu", systems=("Linux", "Darwin", "Windows"))
@@ -98,6 +100,7 @@ PACKAGES: Mapping[str, Package] = {
             "4-bit": ("bitsandbytes",),
             "gguf": ("gguf",),
         },
+        compiled=("gptqmodel", "pypcre"),  # the second is the first's, and its C code has no wheels (0.6.4)
     ),
     "vllm": Package(
         "vllm",
@@ -149,6 +152,7 @@ def requirements_for_build(engine: str, build: Build) -> Requirements:
         index_url=build.index_url,
         torch_backend=build.torch_backend,
         needs=package.needs,
+        compiled=package.compiled,
     )
 
 

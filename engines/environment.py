@@ -189,7 +189,15 @@ def _find_managed(requirements: Requirements) -> Environment | None:
     python = python_of(folder)
     if not (folder / DONE).is_file() or not python.is_file():  # its base Python may have been removed
         return None
+    if not _has_compiled(requirements, folder):
+        return None
     return Environment(str(python), "managed", (folder / DONE).read_text(), folder)
+
+
+def _has_compiled(requirements: Requirements, folder: Path) -> bool:
+    """Return whether an environment, which may have been made without a compiler, has what is needed all the same."""
+    names = set(requirements.compiled).intersection(requirements.needs)
+    return all(installed_version(name, site_packages(folder)) is not None for name in names)
 
 
 def _find_release(requirements: Requirements, version: str) -> Environment | None:

@@ -8,6 +8,7 @@ import selectors
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from engines.environment import (
     python_of,
     site_packages,
 )
-from engines.uv_trouble import trouble_in
+from engines.uv_trouble import Trouble, no_compiler_for, trouble_in
 from registry.errors import EnvironmentBuildError
 from registry.progress import Progress, Report, ignore
 
@@ -44,13 +45,18 @@ def build_environment(requirements: Requirements, *, report: Report = ignore) ->
     folder = managed_folder(requirements)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if (found := find_environment(requirements, choice=requirements.release or "managed")) is not None:
+        if (found := find_environment(requirements, choice="managed")) is not None:
             return found
-        shutil.rmtree(folder, ignore_errors=True)
+        _check_compiler(requirements)
+        # One that was made without a compiler may be in use, and only gets more.
+        is_whole = find_environment(requirements._replace(needs=()), choice="managed") is not None
         try:
+            if not is_whole:
+                shutil.rmtree(folder, ignore_errors=True)
             make_environment(folder, requirements, report)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not is_whole:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         version = installed_version(requirements.distribution, site_packages(folder)) or ""
         (folder / DONE).write_text(version)
@@ -58,17 +64,21 @@ def build_environment(requirements: Requirements, *, report: Report = ignore) ->
 
 
 def make_environment(folder: Path, requirements: Requirements, report: Report = ignore) -> None:
-    """Install what an engine needs into a new environment at `folder`; raises EnvironmentBuildError."""
+    """Install what an engine needs into the environment at `folder`, made if need be; raises EnvironmentBuildError."""
     told = UvLines(report)
     try:
         _install(folder, requirements, told)
     except _UvError as error:
         trouble = trouble_in(str(error))
         raise EnvironmentBuildError(
-            f"`{engine_of(managed_folder(requirements))}` could not be set up: {trouble.message}",
+            _failure(requirements, trouble),
             details=str(error).splitlines()[-ERROR_LINES:],
             hint=trouble.hint,
         ) from error
+
+
+def _failure(requirements: Requirements, trouble: Trouble) -> str:
+    return f"`{engine_of(managed_folder(requirements))}` could not be set up: {trouble.message}"
 
 
 class _UvError(Exception):
@@ -76,14 +86,40 @@ class _UvError(Exception):
 
 
 def _install(folder: Path, requirements: Requirements, told: Callable[[str | None], None]) -> None:
-    run_uv(("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)), {}, told)
-    without = (LOCKS / requirements.lock).with_suffix(".without")
+    if not python_of(folder).is_file():
+        run_uv(("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)), {}, told)
     arguments = [
         *("pip", "install", "--python", str(python_of(folder)), "--compile-bytecode"),
-        *(("--excludes", str(without)) if without.is_file() else ()),
+        *_without(requirements, folder, told),
         *_what(requirements),
     ]
     run_uv(arguments, uv_sources(requirements, os.environ), told)
+
+
+def _without(requirements: Requirements, folder: Path, told: Callable[[str], None]) -> Iterator[str]:
+    """Yield uv's options for what is left out: what upstream asks for in vain, and what cannot be compiled here."""
+    without = (LOCKS / requirements.lock).with_suffix(".without")
+    if without.is_file():
+        yield from ("--excludes", str(without))
+    if requirements.compiled and not has_compiler():
+        left_out = folder / "without"
+        left_out.write_text("\n".join(requirements.compiled))
+        told(f"without {', '.join(requirements.compiled)}, since there is no C compiler here")
+        yield from ("--excludes", str(left_out))
+
+
+def has_compiler() -> bool:
+    """Return whether extensions of this Python can be compiled: there is a compiler, and Python's headers."""
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return headers.is_file() and any(map(shutil.which, ("cc", "gcc", "clang")))
+
+
+def _check_compiler(requirements: Requirements) -> None:
+    """Raise EnvironmentBuildError where what is needed cannot be compiled."""
+    names = sorted(set(requirements.compiled).intersection(requirements.needs))
+    if names and not has_compiler():
+        trouble = no_compiler_for(names[0])
+        raise EnvironmentBuildError(_failure(requirements, trouble), hint=trouble.hint)
 
 
 def inputs_of(requirements: Requirements) -> Path:

@@ -61,6 +61,11 @@ _TROUBLES: tuple[tuple[str, Trouble], ...] = (
 )
 
 
+def no_compiler_for(distribution: str) -> Trouble:
+    """Return what is wrong where a distribution would have to be compiled and cannot be."""
+    return Trouble(f"`{distribution}` must be compiled, and there is no compiler here", _COMPILER)
+
+
 def trouble_in(output: str) -> Trouble:
     """Return what kept uv from making an environment."""
     for pattern, trouble in _TROUBLES:

@@ -22,7 +22,7 @@ from engines.environment import (
     managed_folder,
     remove_folder,
 )
-from engines.installing import build_environment
+from engines.installing import build_environment, has_compiler
 from registry.errors import EngineNotInstalledError, EnvironmentBuildError
 from tests.fakes.wheels import write_wheel
 
@@ -93,6 +93,29 @@ def test_what_is_unpinned_by_hash_is_installed_beside_what_is_not(requirements: 
     folder = build_environment(requirements).folder
     assert folder is not None
     assert installed_version("tiny-torch", folder.glob("lib/*/site-packages")) == "2.0+cpu"
+
+
+def test_what_cannot_be_compiled_is_left_out_unless_it_is_needed(
+    requirements: Requirements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wheel(tmp_path / "wheels", "tiny-extension", "1.0", {"tiny_extension.py": b""})
+    with open(requirements.lock, "a") as lock:
+        lock.write("tiny-extension==1.0\n")
+    optional = requirements._replace(compiled=("tiny-extension",))
+    needed = optional._replace(needs=("tiny-extension",))
+    told: list[str] = []
+    with monkeypatch.context() as without_compiler:
+        without_compiler.setenv("PATH", str(tmp_path))
+        built = build_environment(optional, report=lambda progress: told.append(progress.text))
+        assert "without tiny-extension, since there is no C compiler here" in told
+        assert (find_environment(optional), find_environment(needed)) == (built, None)
+        with pytest.raises(EnvironmentBuildError, match="`tiny-extension` must be compiled, and there is no compiler"):
+            build_environment(needed)
+        assert find_environment(optional) == built
+    if not has_compiler():
+        pytest.skip("there is no compiler here")
+    assert find_environment(needed) is None
+    assert build_environment(needed) == find_environment(needed) == find_environment(optional) == built
 
 
 def test_processes_that_come_at_once_build_once(requirements: Requirements) -> None:
