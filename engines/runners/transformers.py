@@ -37,6 +37,7 @@ def main() -> int:
     arguments = options().parse_args()
     if not os.path.exists(arguments.model):
         return fail(f"there is no model at `{arguments.model}`")
+    print("transformers: importing torch and transformers", file=sys.stderr, flush=True)
     try:
         from transformers_backend import start
 

@@ -31,7 +31,6 @@ def load(options: argparse.Namespace) -> Loaded:
 
     Raises what Transformers raises, whose words tell more than its types.
     """
-    say("importing torch and transformers")
     import transformers
 
     transformers.utils.logging.set_tqdm_hook(_Progress.hook)
