@@ -27,9 +27,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--chat-template", metavar="TEXT|FILE", help="instead of the model's own")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the Python code beside the weights")
     parser.add_argument("--attn-implementation", metavar="NAME", help="sdpa, eager, flash_attention_2 or _3")
-    parser.add_argument("--max-batch-tokens", type=int, metavar="N", help="read prompts in pieces of this many tokens")
+    parser.add_argument(
+        "--max-batch-tokens", type=int, default=256, metavar="N", help="of a step, and of a page of cache"
+    )
     parser.add_argument("--no-prefix-caching", action="store_true", help="read the same beginning of a prompt anew")
-    parser.add_argument("--compile-level", type=int, choices=range(4), default=0, help="torch.compile, 3 the most")
     return parser
 
 

@@ -23,7 +23,7 @@ from engines.session import Session
 from engines.transformers import RUNNER, Transformers
 from registry.errors import GenerationError, InvalidRequestError, LoadError, OutOfMemoryError
 from registry.spec import Chat, Reasoning
-from tests.weights.build import engine_python
+from tests.weights.build import make_python
 from tests.weights.built import BuiltWeights
 
 SOCKET = Address("http://localhost", Path("/run/e.sock"))
@@ -216,7 +216,7 @@ class Contract(EngineConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def python(cls) -> str:
-        return str(engine_python("transformers"))
+        return str(make_python("transformers"))
 
 
 @pytest.mark.engine
@@ -237,7 +237,7 @@ class TestMistral(Contract):
 
 @pytest.fixture(scope="module")
 def python() -> str:
-    return str(engine_python("transformers"))
+    return str(make_python("transformers"))
 
 
 @pytest.fixture

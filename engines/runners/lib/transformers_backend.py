@@ -131,11 +131,8 @@ def start(options: argparse.Namespace) -> TransformersBackend:
     if options.chat_template is not None:
         loaded.tokenizer.chat_template = _text_of(options.chat_template)
     grammars = Grammars(lambda: _vocabulary_of(loaded))
-    config = batching_config(options.ctx_size, options.parallel)
-    if options.max_batch_tokens is not None:
-        config.max_batch_tokens = max(options.max_batch_tokens, options.parallel)
+    config = batching_config(options.ctx_size, options.parallel, options.max_batch_tokens)
     config.allow_block_sharing = not options.no_prefix_caching
-    config.default_compile_level = options.compile_level
     say(f"making room for {options.parallel} × {options.ctx_size:,} tokens of context")
     with torch.no_grad():
         batching = Batching(loaded.model, config, grammars)

@@ -6,6 +6,7 @@ seeds, min-p, penalties, grammars and the log-probabilities of alternatives (5.2
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,31 +18,32 @@ from transformers.generation.continuous_batching.utils import stream_context
 from json_grammar import Grammars
 from token_choice import TokenChoice, choose_all
 
-# Prompts are read in pieces of one page. So what a prompt's cached beginning holds was computed in the very pieces in
-# which it would be computed again, and an answer is the same with and without it.
+# Prompts are read in pieces of one page, and only pages that were read in one piece are kept for the next prompt that
+# begins alike. What is kept was computed as it would be again, so an answer is the same to the bit with and without.
 PAGE_TOKENS = 256
 CHOICE = "choice"  # its place among the arguments that upstream carries with a request
 
 
-def cache_pages(context_length: int, slots: int) -> tuple[int, float]:
+def cache_pages(context_length: int, slots: int, page_tokens: int = PAGE_TOKENS) -> tuple[int, float]:
     """Return the pages that give each slot its whole context, and the share of them that is to stay free.
 
     Upstream forgets the beginnings of old prompts only when fewer than that share are free, so there are as many more:
     one for each slot and two for the prompt that is being read.
     """
     spare = slots + 2
-    pages = slots * -(-context_length // PAGE_TOKENS) + spare
+    pages = slots * -(-context_length // page_tokens) + spare
     return pages, (spare - 0.5) / pages
 
 
-def batching_config(context_length: int, slots: int, max_batch_tokens: int = PAGE_TOKENS) -> Any:
+def batching_config(context_length: int, slots: int, page_tokens: int = PAGE_TOKENS) -> Any:
     """Return upstream's settings for `slots` requests at once, each with `context_length` tokens."""
-    pages, spare_share = cache_pages(context_length, slots)
+    page_tokens = max(page_tokens, slots)
+    pages, spare_share = cache_pages(context_length, slots, page_tokens)
     return ContinuousBatchingConfig(
-        page_size=PAGE_TOKENS,
+        page_size=page_tokens,
         num_blocks=pages,
         safety_margin=spare_share,
-        max_batch_tokens=max(max_batch_tokens, slots),
+        max_batch_tokens=page_tokens,
         max_requests_per_batch=slots,
         max_memory_percent=1.0,
         use_async_batching=False,  # it plans a step before the last one's token is known, which grammars need
@@ -68,7 +70,14 @@ class Batching(ContinuousBatchingManager):  # type: ignore[misc]  # upstream is 
         processor = super()._create_batch_processor()
         if not isinstance(processor.model_runner, ChoosingRunner):
             processor.model_runner = ChoosingRunner(self, processor)
+            processor.cache.count_new_complete_blocks = partial(_count_whole_pages, processor.cache)
         return processor
+
+
+def _count_whole_pages(cache: Any, state: Any, request_tokens: int) -> Any:
+    """Return the blocks that a step makes which later prompts may share, by kind of layer, as upstream counts them."""
+    is_whole = request_tokens == cache.max_batch_tokens
+    return type(cache).count_new_complete_blocks(cache, state, request_tokens) if is_whole else {}
 
 
 class ChoosingRunner(ModelRunner):  # type: ignore[misc]
