@@ -26,7 +26,7 @@ from tests.weights.built import BuiltWeights
 
 SOCKET = Address("http://localhost", Path("/run/e.sock"))
 SMOLLM2 = Architecture(layers=30, hidden_size=576, heads=9, kv_heads=3)
-SETTINGS = Settings("m", Path("/m"), 1000, 2, 1, 2, model_format="pytorch", architecture=SMOLLM2, memory_bytes=8 << 30)
+SETTINGS = Settings("m", Path("/m"), 1000, 2, 3, 4, model_format="pytorch", architecture=SMOLLM2, memory_bytes=8 << 30)
 
 
 def command_of(settings: Settings, address: Address = SOCKET) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def test_where_the_layers_are_not_known_the_cache_is_a_share_of_the_memory() -> 
 
 def test_on_a_cpu_it_needs_no_worker_process_and_takes_the_threads_it_is_given() -> None:
     variables = Vllm().variables(SETTINGS)
-    assert (variables["VLLM_ENABLE_V1_MULTIPROCESSING"], variables["OMP_NUM_THREADS"]) == ("0", "2")
+    assert (variables["VLLM_ENABLE_V1_MULTIPROCESSING"], variables["OMP_NUM_THREADS"]) == ("0", "3")
     assert "CUDA_VISIBLE_DEVICES" not in variables
     assert "--tensor-parallel-size" not in command_of(SETTINGS)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
-from launcher.output import Output, describe_progress, format_clock
+from launcher.output import DISPLAY_AFTER_S, Output, describe_progress, format_clock
 from registry.progress import Progress
 from tests.fakes.hub import HubServer
 from tests.fakes.published import FILE, NAME, REPO
@@ -48,6 +49,50 @@ def test_a_pipe_gets_every_note(capsys: pytest.CaptureFixture[str]) -> None:
         output.progress(progress)
     output.end_progress()
     assert capsys.readouterr().err.splitlines()[1:] == ["download: `m.gguf`: the server is silent; trying again"]
+
+
+def load(text: str) -> Progress:
+    return Progress("load", 0, None, text)
+
+
+def test_a_pipe_gets_a_line_for_each_thing_that_a_slow_engine_does(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+    output.progress(load("loading m"))
+    time.sleep(DISPLAY_AFTER_S + 0.1)
+    for progress in (
+        load("loading weights"),
+        Progress("log", 0, None, "raw"),
+        load("loading weights"),
+        load("compiling"),
+    ):
+        output.progress(progress)
+    output.progress(Progress("load", 1, 1, "ready"))
+    output.end_progress()
+    assert capsys.readouterr() == ("", "load: loading weights\nload: compiling\n")
+
+
+def test_of_a_fast_engine_a_pipe_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+    for progress in (load("loading m"), load("loading weights"), Progress("load", 1, 1, "ready")):
+        output.progress(progress)
+    output.end_progress()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_the_engine_says_is_shown_for_the_asking(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(verbose=True).progress_and_log(Progress("log", 0, None, "(APIServer pid=1) INFO raw"))
+    assert capsys.readouterr() == ("", "  (APIServer pid=1) INFO raw\n")
+
+
+def test_programs_hear_of_everything_that_an_engine_does(capsys: pytest.CaptureFixture[str]) -> None:
+    events = _events(
+        capsys, load("loading m"), load("loading weights"), Progress("log", 0, None, "raw"), load("compiling")
+    )
+    assert [(event["event"], event["text"]) for event in events] == [
+        ("load", "loading m"),
+        ("load", "loading weights"),
+        ("load", "compiling"),
+    ]
 
 
 def test_programs_hear_of_the_end_of_each_file(capsys: pytest.CaptureFixture[str]) -> None:
