@@ -19,7 +19,7 @@ STAGES: tuple[tuple[str, str], ...] = (
     (r"Resolved architecture: (\w+)", "starting the engine's process for {0}"),
     (r"Initializing a V1 LLM engine", "preparing the device"),
     (r"Starting to load model", "loading weights"),
-    (r"checkpoint shards: .*\| (\d+)/(\d+) ", "loading weights, {0} of {1} files"),
+    (r"checkpoint shards: .*\| (\d+)/(\d+) ", "loading weights, {0} of {1} read"),
     (r"Loading weights took", "measuring memory"),
     (r"Warming up model for the compilation", "compiling"),
     (r"Dynamo bytecode transform time", "compiling for this machine"),

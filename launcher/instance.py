@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.base import Settings
 from engines.index import engine_named
-from engines.process import EngineProcess, new_address
+from engines.process import EngineProcess, is_healthy, new_address
 from launcher.fetching import fetch
 from launcher.plans import Plan
 from registry.cache import cache_folder
-from registry.errors import EngineNotInstalledError, LaunchError
+from registry.errors import EngineNotInstalledError, GenerationError
 from registry.progress import Progress
 from registry.store import FileSet
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Large models take minutes to read from a slow disk; what hangs for longer than this is broken.
 READY_WITHIN_S = 1800.0
 LOGS_KEPT = 20
+# vLLM looks every five seconds whether its engine process is still there, and ends where it is not (0.32).
+ENDS_WITHIN_S = 8.0
 
 Report = Callable[[Progress], None]
 
@@ -38,6 +41,16 @@ class Instance:
         self.target = target
         self._held = held
         self._owner_pid = os.getpid()
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Let a request that broke because the engine ended say why that was, in a LoadError."""
+        try:
+            yield
+        except GenerationError:
+            if not is_healthy(self.process.address) and self.process.wait_ended(ENDS_WITHIN_S):
+                raise self.process.failure() from None
+            raise
 
     def stop(self) -> None:
         """End the engine with everything that it started."""
@@ -135,12 +148,8 @@ def _probe(instance: Instance) -> None:
     """Generate one token: a health endpoint alone does not show that the model runs."""
     from engines.session import Session
 
-    try:
+    with instance.explaining():
         Session(instance.process.address, instance.target).generate("Hello", max_tokens=1)
-    except LaunchError:
-        if instance.process.wait_ended(1.0):
-            raise instance.process.failure() from None
-        raise
 
 
 def _new_log(name: str) -> Path:

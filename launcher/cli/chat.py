@@ -48,7 +48,8 @@ def command(
     try:
         output.say(HELP)
         session = Session(instance.process.address, instance.target)
-        Conversation(session, output, ask.sampling(), ask.system).run()
+        with instance.explaining():
+            Conversation(session, output, ask.sampling(), ask.system).run()
     finally:
         instance.stop()
 

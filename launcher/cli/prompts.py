@@ -93,7 +93,8 @@ def answer(
             stream: Stream[Any] = session.generate_stream(question, **sampling)
         else:
             stream = session.chat_stream(conversation(question, system), **sampling)
-        print_stream(stream, output, is_last=number == len(questions) - 1)
+        with instance.explaining():
+            print_stream(stream, output, is_last=number == len(questions) - 1)
 
 
 def conversation(question: str, system: str | None) -> list[Message]:

@@ -158,7 +158,7 @@ STAGES = [
     ("(Worker pid=6632) INFO 11-21 17:51:35 [cpu_model_runner.py:68] Starting to load model /m...", "loading weights"),
     (
         "Loading safetensors checkpoint shards:  67% Completed | 2/3 [00:00<00:00,  3.35it/s]",
-        "loading weights, 2 of 3 files",
+        "loading weights, 2 of 3 read",
     ),
     (
         "(Worker pid=6632) INFO 11-21 17:51:36 [default_loader.py:501] Loading weights took 0.30 seconds",

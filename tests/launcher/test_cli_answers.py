@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.launcher.commands import Run, Terminal, command, launch, started
+from tests.launcher.commands import Run, Terminal, command, launch, processes_with, started
 
 ECHO = ("smollm2-instruct", "--engine", "echo")
 HEADLINE = "smollm2-instruct as gguf Q4_1 on echo\n"
@@ -35,6 +37,24 @@ def test_a_question_from_a_pipe() -> None:
     assert launch(*ECHO, "-p", "Sum up:", stdin="many\nlines\n").out == "Sum up:\n\nmany\nlines"
     assert launch(*ECHO, "-p", "one", "-p", "two", stdin="more").out == "one\n\ntwo\n\nmore"
     assert launch(*ECHO, "-p", "one", "-p", "-", stdin="two").out == "one\n\ntwo"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="the engine's process is found by /proc")
+def test_an_engine_killed_while_it_answers_is_the_cause() -> None:
+    slow = ("--", "--tokens-per-second", "5")
+    with started(*ECHO, "-p", "a b c d e f g h i j k l m n o p", *slow) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1) == "a"
+        lines = {
+            pid: Path(f"/proc/{pid}/cmdline").read_text()
+            for pid in processes_with("XDG_RUNTIME_DIR", os.environ["XDG_RUNTIME_DIR"])
+        }
+        os.kill(
+            next(pid for pid, line in lines.items() if "echo.py" in line and "guard.py" not in line), signal.SIGKILL
+        )
+        assert process.wait(30) == 1
+        assert "error: `echo` ended by SIGKILL\n" in process.stderr.read()
 
 
 def test_a_question_from_a_redirected_file(tmp_path: Path) -> None:
