@@ -38,8 +38,10 @@ EXIT_HINTS = {
     132: "the engine uses instructions that this processor lacks",
     137: "somebody ended it, or the system did so because memory ran out",
 }
-LOG_TAIL_BYTES = 16_384
+# vLLM's last words are a traceback for each of its processes.
+LOG_TAIL_BYTES = 65_536
 LOG_TAIL_LINES = 8
+LOG_LINE_LENGTH = 400
 
 
 def new_address() -> Address:
@@ -182,7 +184,7 @@ class EngineProcess:
         return self._error(kind, cause.message, cause.hint)
 
     def _error(self, kind: type[LoadError], message: str, hint: str | None = None) -> LoadError:
-        lines = self._log_tail().splitlines()[-LOG_TAIL_LINES:]
+        lines = [_shortened(line) for line in self._log_tail().splitlines()[-LOG_TAIL_LINES:]]
         return kind(
             message,
             engine=self.engine.name,
@@ -246,6 +248,10 @@ def _guard_command(grace_s: float, address: Address) -> tuple[str, ...]:
 def _remove_folder(address: Address) -> None:
     if address.socket is not None:
         shutil.rmtree(address.socket.parent, ignore_errors=True)
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= LOG_LINE_LENGTH else f"{line[: LOG_LINE_LENGTH - 1]}…"
 
 
 def _describe_exit(code: int | None) -> str:

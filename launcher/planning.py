@@ -45,6 +45,7 @@ class Request(TypedDict, total=False):
     concurrency: int
     threads: int
     dtype: str
+    start: Literal["fast", "throughput"]
     gpus: GpusAsked
     trust_remote_code: bool
     engine_args: Mapping[str, object] | Sequence[str]
@@ -181,7 +182,7 @@ def _plan(resolution: words.Resolution, files: store.FileSet, machine: words.Mac
     requirements = _requirements(engine, resolution, machine)
     dtype = choose_dtype(request.get("dtype"), resolution, capability, _computing(machine, requirements), facts)
     settings = settings_of(resolution, capability, machine, files.path, request, facts, dtype.name)
-    settings = on_build(settings, requirements)
+    settings = on_build(settings, requirements, request.get("start"))
     environment = _environment(engine, requirements, request)
     return Plan(
         resolution=resolution._replace(reasons=(*resolution.reasons, *dtype.in_words())),

@@ -53,10 +53,21 @@ def settings_of(
     )
 
 
-def on_build(settings: Settings, requirements: Requirements | None) -> Settings:
-    """Return settings for what the engine's build can use of the machine."""
+def on_build(settings: Settings, requirements: Requirements | None, start: str | None) -> Settings:
+    """Return settings for what the engine's build can use of the machine; raises ResolutionError for a bad `start`."""
     accelerator = requirements.accelerator if requirements else "cpu"
-    return settings._replace(accelerator=accelerator, gpus=() if accelerator == "cpu" else settings.gpus)
+    return settings._replace(
+        accelerator=accelerator,
+        gpus=() if accelerator == "cpu" else settings.gpus,
+        starts_fast=_starts_fast(start, accelerator),
+    )
+
+
+def _starts_fast(asked: str | None, accelerator: str) -> bool:
+    """Return whether being ready soon goes before tokens a second: as asked, else where there is no GPU."""
+    if asked not in (None, "fast", "throughput"):
+        raise ResolutionError(f"`start` must be `fast` or `throughput`, not `{asked}`")
+    return asked == "fast" or (asked is None and accelerator == "cpu")
 
 
 def _slots(capability: words.Capability, request: Request) -> int:

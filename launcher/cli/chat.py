@@ -40,6 +40,7 @@ def command(
     request = request_of(which, how, network, pinned, engine_args=context.obj)
     if "locked" not in request:
         request.setdefault("concurrency", 1)
+        request.setdefault("start", "fast")
     plan = plan_of(model_of(name, which, pinned), request)
     prompts.check(plan, ask)
     plan = settle(plan, output.progress)

@@ -38,6 +38,7 @@ def command(
     request = request_of(which, how, network, pinned, engine_args=context.obj)
     if prompt and "locked" not in request:
         request.setdefault("concurrency", 1)
+        request.setdefault("start", "fast")
     plan = running.plan_of(model_of(name, which, pinned), request)
     if dry_run or explain:
         running.show_plan(plan, output, explain=explain)

@@ -90,6 +90,9 @@ class How(NamedTuple):
     dtype: Annotated[
         str | None, setting("--dtype", "NAME", "auto, bfloat16, float16 or float32: what to compute with.")
     ] = None
+    start: Annotated[
+        str | None, setting("--start", "HOW", "fast: ready sooner, or throughput: more tokens a second.")
+    ] = None
     trust_remote_code: Annotated[
         bool, setting("--trust-remote-code", None, "Run Python code that comes with the weights.")
     ] = False
@@ -105,6 +108,7 @@ class How(NamedTuple):
             threads=self.threads,
             gpus=_read_gpus(self.gpus, self.gpu_idx),
             dtype=self.dtype,
+            start=self.start,
             trust_remote_code=self.trust_remote_code or None,
             environment=self.environment,
         )
