@@ -148,7 +148,7 @@ def started(
         model_path=checkpoint.path,
         context_length=context_length,
         slots=slots,
-        threads=machine.cores,
+        threads=max(1, machine.cores - 1),
         batch_threads=machine.cores,
         arguments=checkpoint.arguments,
         model_format=checkpoint.model_format,

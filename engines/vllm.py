@@ -12,10 +12,8 @@ from engines.vllm_log import read_cause, read_stage
 from registry.cache import cache_folder
 from registry.spec import Architecture, Capability, FactRule, FormatSupport, Machine
 
-# `vllm serve` asks the package index's metadata for "vllm", which the CPU build is not called (0.32), and
-# `vllm.entrypoints.openai.api_server` only warns that it is to go. This is what both of them run.
-SERVER = "vllm.entrypoints.launchers.api_server.entry"
-REASONING_PLUGIN = Path(__file__).with_name("runners") / "vllm_reasoning.py"
+RUNNER = Path(__file__).with_name("runners") / "vllm_server.py"
+REASONING_PLUGIN = RUNNER.with_name("vllm_reasoning.py")
 REASONING_PARSER = "launch_tags"
 GIB = 1 << 30
 # A block of the cache holds this many tokens on a CPU (0.32); one block more is vLLM's own, for no request.
@@ -82,7 +80,7 @@ class Vllm:
 
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         return (
-            *(python, "-P", "-m", SERVER),
+            *(python, "-P", str(RUNNER)),
             *("--model", str(settings.model_path.absolute())),
             *("--served-model-name", settings.name),
             *_listen_on(address),

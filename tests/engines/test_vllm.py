@@ -19,7 +19,7 @@ from engines.installing import build_environment
 from engines.machine import read_machine
 from engines.process import EngineProcess, new_address
 from engines.session import Session
-from engines.vllm import REASONING_PLUGIN, Vllm, cache_bytes
+from engines.vllm import REASONING_PLUGIN, RUNNER, Vllm, cache_bytes
 from registry.errors import GenerationError, LoadError, OutOfMemoryError
 from registry.spec import Architecture, Chat, Reasoning
 from tests.weights.built import BuiltWeights
@@ -43,7 +43,7 @@ def value_of(option: str, settings: Settings) -> str:
 
 def test_it_serves_at_the_socket_what_was_promised() -> None:
     command = command_of(SETTINGS)
-    assert command[:3] == ("/env/bin/python", "-P", "-m")
+    assert command[:3] == ("/env/bin/python", "-P", str(RUNNER))
     expected = {
         "--model": "/m",
         "--served-model-name": "m",
