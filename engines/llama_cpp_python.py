@@ -46,7 +46,7 @@ class LlamaCppPython:
         aliases=("llama_cpp_python", "llamacpp-python"),
         ranks={"cpu": 3, "metal": 2, "vulkan": 2, "cuda": 3},
         automatic=False,
-        features=frozenset(("batch_invariant", "logprobs", "json_schema", "reasoning", "several_gpus")),
+        features=frozenset(("batch_invariant", "logprobs", "json_schema", "tools", "reasoning", "several_gpus")),
         setup_bytes=70_000_000,
     )
     wire = Wire()

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from engines.base import Address, Settings
 from registry.spec import Chat
 
+# How models write calls of tools, of those that the catalogue names: what `runners/lib/openai_tools.py` reads.
+TOOL_FORMATS = ("hermes", "qwen", "mistral")
+
 
 def server_options(settings: Settings, address: Address) -> tuple[str, ...]:
     """Return what to serve, where, and how its conversations are written."""
@@ -32,3 +35,5 @@ def _chat_options(chat: Chat) -> Iterator[str]:
         yield from ("--chat-template", chat.template)
     if chat.reasoning is not None and chat.reasoning.start and chat.reasoning.end:
         yield from ("--reasoning-start", chat.reasoning.start, "--reasoning-end", chat.reasoning.end)
+    if chat.tool_calls in TOOL_FORMATS:
+        yield from ("--tool-calls", chat.tool_calls)

@@ -60,10 +60,13 @@ def test_gpus_get_all_layers() -> None:
 
 
 def test_how_the_model_talks_and_thinks_is_handed_over() -> None:
-    chat = Chat(template="{{ messages }}", reasoning=Reasoning("<think>", "</think>"))
+    chat = Chat(template="{{ messages }}", reasoning=Reasoning("<think>", "</think>"), tool_calls="hermes")
     command = command_of(Settings("m", Path("/m.gguf"), 4096, 1, 7, 8, chat=chat))
     assert command["--chat-template"] == "{{ messages }}"
     assert (command["--reasoning-start"], command["--reasoning-end"]) == ("<think>", "</think>")
+    assert command["--tool-calls"] == "hermes"
+    unknown = Settings("m", Path("/m.gguf"), 4096, 1, 7, 8, chat=Chat(tool_calls="smoke signals"))
+    assert "--tool-calls" not in command_of(unknown)
 
 
 def test_without_a_socket_it_listens_on_a_port() -> None:

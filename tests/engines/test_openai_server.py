@@ -287,6 +287,76 @@ def test_log_probabilities_are_those_of_the_text(running: Served) -> None:
     assert [scored["token"] for scored in answer["choices"][0]["logprobs"]["content"]] == ["one", " s", "to"]
 
 
+# --- tools -----------------------------------------------------------------------------------------------------------
+
+CALL = {"name": "look", "arguments": {"at": "é"}}
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+WITH_TOOLS = {"messages": TALK, "tools": TOOLS, "chat_template_kwargs": {"knows_tools": True}}
+
+
+@pytest.fixture
+def calling() -> Iterator[Served]:
+    with served(WordBackend(), "--tool-calls", "hermes") as words:
+        yield words
+
+
+@pytest.mark.parametrize("text", ["Wait. <tool_call>\n{}\n</tool_call>\n<tool_call>{}</tool_call>"])
+def test_calls_are_read_from_what_the_model_writes(calling: Served, text: str) -> None:
+    whole = text.replace("{}", json.dumps(CALL))
+    calling.backend.reply = [whole[at : at + 3] for at in range(0, len(whole), 3)]
+    calling.backend.context_length = 1024
+    _, answer = ask(calling, CHAT, WITH_TOOLS)
+    (choice,) = answer["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("Wait. ", "tool_calls")
+    calls = choice["message"]["tool_calls"]
+    assert [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls] == [
+        ("look", {"at": "é"})
+    ] * 2
+    assert len({call["id"] for call in calls}) == 2
+    *_, last = events(calling, CHAT, WITH_TOOLS)
+    assert [call["index"] for call in last["choices"][0]["delta"]["tool_calls"]] == [0, 1]
+
+
+def test_a_call_that_must_be_made_is_asked_for_by_its_schema(calling: Served) -> None:
+    parameters = {"$defs": {"place": {"type": "string"}}, "properties": {"at": {"$ref": "#/$defs/place"}}}
+    tools = [*TOOLS, {"type": "function", "function": {"name": "go", "parameters": parameters}}]
+    calling.backend.reply = [json.dumps(CALL)]
+    _, answer = ask(calling, CHAT, {**WITH_TOOLS, "tools": tools, "tool_choice": "required"})
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+    assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "look"
+    schema = calling.backend.started[0].json_schema
+    assert schema is not None
+    assert [each["properties"]["name"] for each in schema["anyOf"]] == [{"const": "look"}, {"const": "go"}]
+    moved = schema["anyOf"][1]["properties"]["arguments"]["properties"]["at"]
+    assert moved == {"$ref": "#/anyOf/1/properties/arguments/$defs/place"}
+
+
+def test_what_only_looks_like_a_call_is_text(calling: Served) -> None:
+    for text in ("<tool_call> me maybe", "<tool", 'a <tool_call>{"name": "look"}</tool_call>'):
+        calling.backend.reply = [text]
+        _, answer = ask(calling, CHAT, WITH_TOOLS)
+        assert answer["choices"][0]["message"] == {"role": "assistant", "content": text}
+        assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_calls_and_what_they_returned_are_told_to_the_template(calling: Served) -> None:
+    described = {"name": "look", "arguments": '{"at": "é"}'}
+    calls = [{"id": "a", "type": "function", "function": described}]
+    talk = [*TALK, {"role": "assistant", "content": "", "tool_calls": calls}, {"role": "tool", "content": "seen"}]
+    ask(calling, CHAT, {"messages": talk})
+    assert calling.backend.rendered[1]["tool_calls"][0]["function"]["arguments"] == {"at": "é"}
+    described["arguments"] = "{"
+    assert ask(calling, CHAT, {"messages": talk})[0] == 400
+
+
+def test_tools_that_the_template_does_not_know_are_refused(calling: Served, running: Served) -> None:
+    status, answer = ask(calling, CHAT, {"messages": TALK, "tools": TOOLS})
+    assert (status, answer["error"]["param"]) == (400, "tools")
+    assert ask(calling, CHAT, {"messages": TALK, "tools": TOOLS, "tool_choice": "none"})[0] == 200
+    status, answer = ask(running, CHAT, WITH_TOOLS)
+    assert (status, answer["error"]["param"]) == (400, "tools")
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +406,7 @@ def test_what_makes_no_sense_is_refused(running: Served, body: dict[str, Any], p
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
         ({"messages": TALK, "tools": {}}, "tools"),
         ({"messages": TALK, "tools": [{"type": "function"}]}, "tools.0.function"),
+        ({"messages": TALK, "tool_choice": "look"}, "tool_choice"),
         ({"messages": TALK, "chat_template_kwargs": 1}, "chat_template_kwargs"),
     ],
 )
@@ -383,25 +454,14 @@ def test_features_that_a_model_lacks_are_refused() -> None:
         assert (status, answer["error"]["param"]) == (400, "json_schema")
 
 
-def test_tools_that_the_template_does_not_know_are_refused(running: Served) -> None:
-    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
-    status, answer = ask(running, CHAT, {"messages": TALK, "tools": tools})
-    assert (status, answer["error"]["param"]) == (400, "tools")
-    options = {"knows_tools": True}
-    status, answer = ask(running, CHAT, {"messages": TALK, "tools": tools, "chat_template_kwargs": options})
-    assert status == 200
-    assert answer["choices"][0]["message"]["content"].startswith(" [tool] look")
-    status, answer = ask(running, CHAT, {"messages": TALK, "tools": tools, "tool_choice": "none"})
-    assert status == 200
-
-
 def test_tokens_of_prompts_and_conversations_are_told(running: Served) -> None:
     assert ask(running, "/tokenize", {"prompt": "one two"}) == (200, {"tokens": [1, 3, 4], "count": 3})
     assert ask(running, "/tokenize", {"prompt": "one two", "add_special_tokens": False})[1]["tokens"] == [3, 4]
-    _, counted = ask(running, "/tokenize", {"messages": TALK})
+    _, counted = ask(running, "/tokenize", {"messages": TALK, "add_generation_prompt": True})
     _, answer = ask(running, CHAT, {"messages": TALK})
     assert counted["count"] == answer["usage"]["prompt_tokens"] == len(counted["tokens"])
-    assert ask(running, "/tokenize", {})[0] == 400
+    for nonsense in ({}, {"messages": TALK, "add_generation_prompt": False}):
+        assert ask(running, "/tokenize", nonsense)[0] == 400
 
 
 def test_a_model_that_breaks_before_its_answer_is_an_error(running: Served) -> None:

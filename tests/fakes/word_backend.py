@@ -27,11 +27,11 @@ class WordBackend:
     """Answers with `reply`, token by token; without one with the words of the prompt.
 
     `slots` requests are answered at once, the others wait. `started` and `closed` are the generations that began and
-    ended; while `gate` is not set no token comes.
+    ended, `rendered` the last conversation; while `gate` is not set no token comes.
     """
 
     name = "words"
-    features = frozenset({"logprobs", "json_schema", "tools"})
+    features = frozenset({"logprobs", "json_schema"})
 
     def __init__(self, context_length: int = 64, slots: int = 1) -> None:
         self.context_length = context_length
@@ -40,6 +40,7 @@ class WordBackend:
         self.gate = threading.Event()
         self.gate.set()
         self.started: list[Generation] = []
+        self.rendered: Sequence[Message] = ()
         self.waiting = 0
         self.closed = 0
         self._slots = asyncio.Semaphore(slots)
@@ -52,6 +53,7 @@ class WordBackend:
         return "".join(self._words[token_id] for token_id in token_ids)
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], options: Mapping[str, Any]) -> list[int]:
+        self.rendered = messages
         turns = "".join(f" [{message['role']}] {message['content']}" for message in messages)
         if "[system]" in turns:
             raise TemplateError("there is no system role")

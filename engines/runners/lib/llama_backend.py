@@ -20,19 +20,21 @@ from llama_decoding import Context, Left
 from llama_sampling import Sampler
 from llama_vocabulary import Vocabulary
 from openai_backend import Generation, Message, TemplateError, Token, Tool
+from openai_tools import FORMATS
 
 
 class LlamaBackend:
     """Encodes and renders in the event loop, generates in one thread, whose queue is that of the requests."""
 
     name = "llama-cpp-python"
-    features = frozenset({"logprobs", "json_schema", "tools"})
+    features = frozenset({"logprobs", "json_schema"})
 
     def __init__(self, llama: llama_cpp.Llama, arguments: argparse.Namespace) -> None:
         llama.verbose = False
         llama_cpp._logger.set_verbose(False)  # what goes wrong is still in the log
         self.context_length = arguments.ctx_size
-        self._vocabulary = Vocabulary(llama, shown=(arguments.reasoning_start, arguments.reasoning_end))
+        marks = (arguments.reasoning_start, arguments.reasoning_end, *FORMATS.get(arguments.tool_calls, ()))
+        self._vocabulary = Vocabulary(llama, shown=marks)
         self._context = Context(llama)
         self._grammars = Grammars(self._vocabulary.for_grammars)
         self._template = _formatter(llama, arguments.chat_template)

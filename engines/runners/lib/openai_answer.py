@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from openai_backend import Token
 from openai_request import Asked
+from openai_tools import ANYTHING, Call, CallFilter, Format
 from reasoning import ReasoningFilter, Tags
 from stop_strings import StopFilter
 
@@ -22,21 +23,35 @@ class Piece(NamedTuple):
     text: str = ""
     reasoning: str = ""
     logprobs: Sequence[Token] = ()
+    calls: Sequence[Call] = ()
     finish_reason: str | None = None
 
 
 class Answer:
-    """One answer while its tokens come; what was counted so far can be read at any time."""
+    """One answer while its tokens come; what was counted so far can be read at any time.
 
-    def __init__(self, asked: Asked, prompt_tokens: int, tags: Tags | None = None, *, is_open: bool = False) -> None:
+    `tags` enclose its thinking, which `is_open` where the prompt ended with the first of them; `style` is how the model
+    writes calls.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        prompt_tokens: int,
+        tags: Tags | None = None,
+        *,
+        is_open: bool = False,
+        style: Format | None = None,
+    ) -> None:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = self.reasoning_tokens = 0
         self.prompt_s: float | None = None
         self.is_finished = False
         self._stops = StopFilter(asked.stops)
         self._reasoning = ReasoningFilter(tags, is_open=is_open)
+        self._calls = CallFilter(None if not asked.tools else ANYTHING if asked.must_call else style)
         self._logprobs = _Logprobs() if asked.logprobs is not None else None
-        self._is_plain = not asked.stops and tags is None and asked.logprobs is None
+        self._is_plain = not asked.stops and tags is None and asked.logprobs is None and not asked.tools
 
     def feed(self, token: Token) -> Piece:
         """Return what the token adds, which may be nothing yet."""
@@ -51,8 +66,11 @@ class Answer:
         """Return the last piece: what was held back."""
         self.is_finished = True
         split, last = self._reasoning.feed(self._stops.finish()), self._reasoning.finish()
+        text = self._calls.feed(split.text + last.text)
+        rest, calls = self._calls.finish()
         logprobs = self._logprobs.finish(self._stops.is_stopped) if self._logprobs else ()
-        return Piece(split.text + last.text, split.reasoning + last.reasoning, logprobs, reason)
+        ended = "tool_calls" if calls and reason == "stop" else reason
+        return Piece(text + rest, split.reasoning + last.reasoning, logprobs, calls, ended)
 
     def usage(self) -> Json:
         """Return the counted tokens, and the time that the prompt took where the model said it."""
@@ -68,13 +86,13 @@ class Answer:
         sure = self._stops.feed(token.text)
         split = self._reasoning.feed(sure)
         self.reasoning_tokens += was_inside or self._reasoning.is_inside
+        text = self._calls.feed(split.text)
         logprobs = self._logprobs.feed(token, len(sure)) if self._logprobs else ()
         if not self._stops.is_stopped:
-            return Piece(split.text, split.reasoning, logprobs)
+            return Piece(text, split.reasoning, logprobs)
         last = self.finish("stop")
-        return Piece(
-            split.text + last.text, split.reasoning + last.reasoning, (*logprobs, *last.logprobs), last.finish_reason
-        )
+        reasoning = split.reasoning + last.reasoning
+        return last._replace(text=text + last.text, reasoning=reasoning, logprobs=(*logprobs, *last.logprobs))
 
 
 class _Logprobs:
@@ -139,7 +157,8 @@ class Envelope:
         choice: Json = {"index": 0, "finish_reason": pieces[-1].finish_reason}
         if self._is_chat:
             thought = {"reasoning_content": reasoning} if reasoning else {}
-            choice["message"] = {"role": "assistant", "content": text, **thought}
+            called = {"tool_calls": _calls_json(pieces[-1].calls)} if pieces[-1].calls else {}
+            choice["message"] = {"role": "assistant", "content": text, **thought, **called}
         else:
             choice["text"] = text
         if logprobs:
@@ -161,9 +180,24 @@ def _choice(delta: Json, finish_reason: str | None = None) -> Json:
 
 
 def _delta(piece: Piece) -> Json:
-    if not piece.reasoning:
-        return {"content": piece.text} if piece.text else {}
-    return {"reasoning_content": piece.reasoning, **({"content": piece.text} if piece.text else {})}
+    delta: Json = {"reasoning_content": piece.reasoning} if piece.reasoning else {}
+    if piece.text:
+        delta["content"] = piece.text
+    if piece.calls:
+        delta["tool_calls"] = _calls_json(piece.calls)
+    return delta
+
+
+def _calls_json(calls: Sequence[Call]) -> list[Json]:
+    return [
+        {
+            "index": index,
+            "id": call.identity,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for index, call in enumerate(calls)
+    ]
 
 
 def _logprobs_json(tokens: Sequence[Token]) -> Json:

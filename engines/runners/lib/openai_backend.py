@@ -60,7 +60,7 @@ class Backend(Protocol):
     """A loaded model. All methods are called from one event loop.
 
     `name` is the engine's, `context_length` is promised to each request in tokens, `features` are those of the engine's
-    capability that the server has to know: `logprobs`, `json_schema`, `tools`.
+    capability that the server has to know: `logprobs`, `json_schema`.
     """
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 class Asked(NamedTuple):
     """One request, checked. Of `prompt` and `messages` one is there; the rest is as in `Generation`.
 
-    `is_prompt`: what begins a prompt is to stand before the text.
+    `is_prompt`: what begins a prompt is to stand before the text. `must_call`: the answer is a call of a tool.
     """
 
     prompt: str | None = None
@@ -35,6 +36,7 @@ class Asked(NamedTuple):
     is_stream: bool = False
     includes_usage: bool = False
     is_prompt: bool = True
+    must_call: bool = False
 
     @property
     def is_chat(self) -> bool:
@@ -64,7 +66,14 @@ def read_tokenize(body: object, features: frozenset[str]) -> Asked:
     """
     given = _read(
         body,
-        {"model": _text, **CONVERSING, "prompt": _prompt, "messages": _messages, "add_special_tokens": _truth},
+        {
+            "model": _text,
+            **CONVERSING,
+            "prompt": _prompt,
+            "messages": _messages,
+            "add_special_tokens": _truth,
+            "add_generation_prompt": _always,
+        },
     )
     if ("prompt" in given) == ("messages" in given):
         raise RequestError("one of `prompt` and `messages` must be there", "prompt")
@@ -91,8 +100,11 @@ def _asked(given: dict[str, Any], features: frozenset[str]) -> Asked:
     given["logprobs"] = _join_logprobs(given.pop("logprobs", None), given.pop("top_logprobs", None))
     given["template_options"] = given.pop("chat_template_kwargs", {})
     given["is_prompt"] = given.pop("add_special_tokens", True)
-    if given.pop("tool_choice", "auto") == "none":
+    given.pop("add_generation_prompt", None)
+    choice = given.pop("tool_choice", "auto")
+    if choice == "none":
         given.pop("tools", None)
+    given["must_call"] = choice == "required" and bool(given.get("tools"))
     asked = Asked(**given)
     for name in ("tools", "logprobs", "json_schema"):
         if getattr(asked, name) not in (None, ()) and name not in features:
@@ -194,7 +206,20 @@ def _message(name: str, value: Any) -> Message:
         message["content"] = "".join(_part(f"{name}.content", part) for part in message["content"])
     if message.get("content") is not None:
         _text(f"{name}.content", message["content"])
+    if message.get("tool_calls"):
+        message["tool_calls"] = [_call(f"{name}.tool_calls", call) for call in message["tool_calls"]]
     return message
+
+
+def _call(name: str, value: Any) -> Mapping[str, Any]:
+    """Return a call with its arguments as the object that templates expect, which come as JSON in a text."""
+    function = _mapping(f"{name}.function", _mapping(name, value).get("function"))
+    arguments = function.get("arguments")
+    try:
+        read = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError as error:
+        raise RequestError(f"`{name}.function.arguments` is not JSON: {error}", name) from error
+    return {**value, "function": {**function, "arguments": read}}
 
 
 def _part(name: str, value: Any) -> str:
@@ -213,9 +238,15 @@ def _tools(name: str, value: Any) -> tuple[Tool, ...]:
 
 
 def _tool_choice(name: str, value: Any) -> str:
-    if value not in ("auto", "none"):
-        raise RequestError(f"`{name}` must be `auto` or `none`: this engine cannot force a call", name)
+    if value not in ("auto", "none", "required"):
+        raise RequestError(f"`{name}` must be `auto`, `none` or `required`, not `{value!r}`", name)
     return str(value)
+
+
+def _always(name: str, value: Any) -> bool:
+    if value is not True:
+        raise RequestError(f"`{name}` must be true: a conversation is rendered to be answered", name)
+    return True
 
 
 GENERATING: Mapping[str, Callable[[str, Any], Any]] = {

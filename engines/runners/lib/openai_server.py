@@ -27,6 +27,7 @@ from aiohttp import web
 from openai_answer import Answer, Envelope, Piece, error_event
 from openai_backend import Backend, Generation, Message, RequestError, TemplateError, Token, Tool
 from openai_request import Asked, read_chat, read_completion, read_tokenize
+from openai_tools import FORMATS, call_schema
 from reasoning import Tags
 
 __all__ = [
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="requests that are answered at once")
     parser.add_argument("--reasoning-start", metavar="TAG", help="what the model writes before its thinking")
     parser.add_argument("--reasoning-end", metavar="TAG", help="what the model writes after its thinking")
+    parser.add_argument("--tool-calls", choices=tuple(FORMATS), help="how the model writes its calls of tools")
 
 
 def serve(backend: Backend, arguments: argparse.Namespace) -> None:
@@ -93,6 +95,8 @@ class _Server:
         self._model = arguments.alias
         has_tags = arguments.reasoning_start is not None and arguments.reasoning_end is not None
         self._tags = Tags(arguments.reasoning_start, arguments.reasoning_end) if has_tags else None
+        self._style = FORMATS.get(arguments.tool_calls)
+        self._features = backend.features | ({"tools"} if self._style else set())
         self._identities = (f"{backend.name}-{os.getpid()}-{number}" for number in itertools.count(1))
 
     def app(self) -> web.Application:
@@ -126,7 +130,7 @@ class _Server:
             body = json.loads(await request.read())
         except ValueError as error:
             raise RequestError(f"the body is not JSON: {error}") from error
-        return read(body, self._backend.features)
+        return read(body, self._features)
 
     def _prompt_ids(self, asked: Asked) -> list[int]:
         if asked.prompt is not None:
@@ -139,10 +143,12 @@ class _Server:
 
     async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
         prompt_ids = self._prompt_ids(asked)
+        if asked.must_call:
+            asked = asked._replace(json_schema=call_schema(asked.tools))
         generation = _generation(asked, prompt_ids, self._backend.context_length)
         tags = self._tags if asked.is_chat else None
         is_open = tags is not None and self._is_open(prompt_ids, tags)
-        answer = Answer(asked, len(prompt_ids), tags, is_open=is_open)
+        answer = Answer(asked, len(prompt_ids), tags, is_open=is_open, style=self._style)
         envelope = Envelope(next(self._identities), self._model, is_chat=asked.is_chat)
         async with contextlib.aclosing(_pieces(self._backend, generation, answer)) as pieces:
             if asked.is_stream:
