@@ -32,9 +32,15 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """Run the tests that start real engines and reach the package index."""
+    """Run the tests that start real engines, then launch one model in every format, quantization and engine.
+
+    With arguments only the tests are run, with these. Environments and built weights are kept in `$TESTS_CACHE`.
+    """
     install(session, "-e", ".[test]")
+    session.run("python", "-m", "tests.weights", env=index_variables())
     session.run("pytest", "-m", "engine or index", *session.posargs, env=index_variables())
+    if not session.posargs:
+        session.run("python", "-m", "tests.engines.matrix", env=index_variables())
 
 
 @nox.session
@@ -114,6 +120,13 @@ def bench(session: nox.Session) -> None:
     """Measure first token and tokens per second against a bare script of the engine, in pairs."""
     install(session, ".", compiled=True)
     session.run("python", "benchmarks/first_token.py", *session.posargs, env=index_variables())
+
+
+@nox.session(name="bench-engines")
+def bench_engines(session: nox.Session) -> None:
+    """Measure tokens per second against each engine's own server or API, in pairs."""
+    install(session, "-e", ".[test]", compiled=True)
+    session.run("python", "-m", "benchmarks.engines", *session.posargs, env=index_variables())
 
 
 def install(session: nox.Session, *arguments: str, compiled: bool = False) -> None:

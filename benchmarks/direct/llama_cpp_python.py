@@ -1,8 +1,8 @@
 """What somebody would write without us: llama-cpp-python's own streams in this process, one after another.
 
-The yardstick of the engine `llama-cpp-python`, run by the engine environment's Python. Prints JSON: the tokens, the
-seconds from the first token to the last, over all streams, and their quotient. With `--runs` more than one, a line for
-each, asking other things each time.
+The yardstick of the engine `llama-cpp-python`, run by the engine environment's Python. Says `ready`; then each line on stdin,
+`STREAMS TURN`, is answered by a line of JSON: the tokens after the first of each stream, the seconds from the first
+token to the last, and their quotient. Each turn asks other things.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ TOPICS = ("rivers", "bridges", "bees", "clocks", "maps", "glass", "salt", "paper
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a GGUF file")
-    parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=64, help="of each stream at most")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1, help="that decode")
     parser.add_argument("--threads-batch", type=int, default=2, help="that read prompts")
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--turn", type=int, default=0, help="shifts the topics, so that repeated runs ask other things")
     return parser.parse_args()
 
 
@@ -64,9 +61,11 @@ def main() -> None:
     options = parse()
     llama = load(options)
     measure(llama, ["Once upon a time"], 8)
-    for run in range(options.turn, options.turn + options.runs):
-        chosen = [TOPICS[(run + index) % len(TOPICS)] for index in range(options.streams)]
-        prompts = [f"A long essay on {topic}, part {run}, from the beginning:\n\n" for topic in chosen]
+    print("ready", flush=True)
+    for line in sys.stdin:
+        streams, turn = map(int, line.split())
+        chosen = [TOPICS[(turn + index) % len(TOPICS)] for index in range(streams)]
+        prompts = [f"A long essay on {topic}, part {turn}, from the beginning:\n\n" for topic in chosen]
         print(json.dumps(measure(llama, prompts, options.tokens)), flush=True)
 
 

@@ -1,7 +1,8 @@
 """What somebody would write without us: Transformers' own continuous batching in this process, nothing around it.
 
-The yardstick of the engine `transformers`, run by the engine environment's Python. Prints JSON: the tokens, the seconds
-from the first token to the last, over all streams, and their quotient.
+The yardstick of the engine `transformers`, run by the engine environment's Python. Says `ready`; then each line on
+stdin, `STREAMS TURN`, is answered by a line of JSON: the tokens after the first of each stream, the seconds from the
+first token to the last, and their quotient. Each turn asks other things.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ PAGE_TOKENS = 256
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a folder with safetensors and a tokenizer")
-    parser.add_argument("--streams", type=int, default=1)
+    parser.add_argument("--slots", type=int, default=8, help="streams that there may be at once")
     parser.add_argument("--tokens", type=int, default=64, help="of each stream; the end of the text is ignored")
     parser.add_argument("--context", type=int, default=1024, help="tokens of each stream's cache")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--attn-implementation", default="sdpa")
-    parser.add_argument("--turn", type=int, default=0, help="shifts the topics, so that repeated runs ask other things")
     return parser.parse_args()
 
 
@@ -49,12 +49,12 @@ def start(model: Any, options: argparse.Namespace) -> Any:
     """Return the manager, running, with a cache that holds each stream's whole context."""
     import transformers
 
-    pages = -(-options.context // PAGE_TOKENS) * options.streams
+    pages = -(-options.context // PAGE_TOKENS) * options.slots
     config = transformers.ContinuousBatchingConfig(
         page_size=PAGE_TOKENS,
         num_blocks=pages,
         max_batch_tokens=PAGE_TOKENS,
-        max_requests_per_batch=options.streams,
+        max_requests_per_batch=options.slots,
         safety_margin=0.0,
         allow_block_sharing=False,
     )
@@ -84,10 +84,13 @@ def main() -> None:
     options = parse()
     model, tokenizer = load(options)
     manager = start(model, options)
-    chosen = [TOPICS[(options.turn + index) % len(TOPICS)] for index in range(options.streams)]
-    prompts = [tokenizer(f"A long essay on {topic}, from the beginning:\n\n").input_ids for topic in chosen]
     measure(manager, [tokenizer("Once upon a time").input_ids], 4)
-    print(json.dumps(measure(manager, prompts, options.tokens)), flush=True)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        streams, turn = map(int, line.split())
+        chosen = [TOPICS[(turn + index) % len(TOPICS)] for index in range(streams)]
+        prompts = [f"A long essay on {topic}, part {turn}, from the beginning:\n\n" for topic in chosen]
+        print(json.dumps(measure(manager, tokenizer(prompts).input_ids, options.tokens)), flush=True)
     manager.stop(hard_stop=True)
 
 

@@ -1,8 +1,8 @@
 """What somebody would write without us: vLLM's own server on loopback, and plain HTTP streams to it.
 
-The yardstick of the engine `vllm`, run by any Python. Prints JSON: the tokens, the seconds from the first token to the
-last, over all streams, and their quotient. With `--runs` more than one, a line for each, asking other things each time.
-Options after `--` go to vLLM.
+The yardstick of the engine `vllm`, run by the engine environment's Python. Says `ready`; then each line on stdin,
+`STREAMS TURN`, is answered by a line of JSON: the tokens after the first of each stream, the seconds from the first
+token to the last, and their quotient. Each turn asks other things. Options after `--` go to vLLM.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,22 +25,18 @@ READY_WITHIN_S = 300
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", default="python", help="of the environment that has vLLM")
     parser.add_argument("--model", required=True, help="a folder with safetensors and a tokenizer")
-    parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=64, help="of each stream; the end of the text is ignored")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--threads", type=int, default=0, help="0: as vLLM chooses")
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--turn", type=int, default=0, help="shifts the topics, so that repeated runs ask other things")
     parser.add_argument("options", nargs="*", help="vLLM's own, after --")
     return parser.parse_args()
 
 
 def start(options: argparse.Namespace, port: int) -> subprocess.Popen[bytes]:
     command = (
-        *(options.python, "-P", "-m", "vllm.entrypoints.openai.api_server"),
+        *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", options.model, "--served-model-name", "m", "--host", "127.0.0.1", "--port", str(port)),
         *("--max-model-len", str(options.context), "--max-num-seqs", str(options.slots)),
         *("--generation-config", "vllm", *options.options),
@@ -96,9 +93,11 @@ def main() -> None:
     try:
         wait_ready(server, port)
         measure(port, ["Once upon a time"], 8)
-        for run in range(options.turn, options.turn + options.runs):
-            chosen = [TOPICS[(run + index) % len(TOPICS)] for index in range(options.streams)]
-            prompts = [f"A long essay on {topic}, part {run}, from the beginning:\n\n" for topic in chosen]
+        print("ready", flush=True)
+        for line in sys.stdin:
+            streams, turn = map(int, line.split())
+            chosen = [TOPICS[(turn + index) % len(TOPICS)] for index in range(streams)]
+            prompts = [f"A long essay on {topic}, part {turn}, from the beginning:\n\n" for topic in chosen]
             print(json.dumps(measure(port, prompts, options.tokens)), flush=True)
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -1,0 +1,211 @@
+"""Compare tokens a second through `launch`'s session with each engine's own server or API, driven directly.
+
+    python -m benchmarks.engines [--engine NAME] [--pairs N]
+
+Both run all the time, one of them stopped while the other is asked: in pairs that alternate who goes first, each pair
+with prompts of its own, one stream and eight. Model, threads, context, slots, type and sampling are the plan's in both.
+Fails where the median of the pairs' ratios is below the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import launcher
+from tests.weights.build import KEPT
+from tests.weights.built import BuiltWeights
+
+DRIVERS = Path(__file__).with_name("direct")
+LIMIT = 0.97
+SLOTS = 8
+TOKENS = 64
+CONTEXT_LENGTH = 1024
+TOPICS = ("rivers", "bridges", "bees", "clocks", "maps", "glass", "salt", "paper", "trains", "wool", "tides", "bread")
+
+Run = Callable[[int, int], float]
+
+
+class Contest(NamedTuple):
+    """An engine, the weights that both run on, and its driver's own options for a plan."""
+
+    engine: str
+    weights: str
+    file: str
+    driver: str
+    options: Callable[[launcher.Plan], Sequence[str]]
+
+
+def _llama(plan: launcher.Plan) -> Sequence[str]:
+    return ("--threads", str(plan.settings.threads), "--threads-batch", str(plan.settings.batch_threads))
+
+
+def _transformers(plan: launcher.Plan) -> Sequence[str]:
+    return ("--threads", str(plan.settings.batch_threads), "--dtype", plan.settings.dtype)
+
+
+def _vllm(plan: launcher.Plan) -> Sequence[str]:
+    """Return the plan's own options that are not about where it listens, and what it is called."""
+    own = plan.command[plan.command.index("--dtype") :]
+    return ("--threads", str(plan.settings.batch_threads), "--", *own)
+
+
+CONTESTS = (
+    Contest("llama.cpp", "smollm2-gguf", "Q4_K_M.gguf", "llama_cpp.py", lambda p: (*_llama(p), "--slots", str(SLOTS))),
+    Contest("llama-cpp-python", "smollm2-gguf", "Q4_K_M.gguf", "llama_cpp_python.py", _llama),
+    Contest(
+        "transformers",
+        "smollm2-pytorch",
+        "",
+        "transformers.py",
+        lambda p: (*("--slots", str(SLOTS)), *_transformers(p)),
+    ),
+    Contest("vllm", "smollm2-pytorch", "", "vllm.py", lambda p: (*("--slots", str(SLOTS)), *_vllm(p))),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--engine", choices=[each.engine for each in CONTESTS])
+    parser.add_argument("--pairs", type=int, default=5)
+    given = parser.parse_args()
+    os.environ.setdefault("LAUNCH_CACHE", str(KEPT / "launch"))
+    weights = BuiltWeights()
+    ratios = []
+    for contest in CONTESTS:
+        if given.engine in (None, contest.engine):
+            ratios += compare(contest, weights[contest.weights] / contest.file, given.pairs)
+    print(f"limit: {LIMIT}")
+    return int(min(ratios) < LIMIT)
+
+
+def compare(contest: Contest, model: Path, pairs: int) -> list[float]:
+    """Return the median ratio of ours to theirs, for one stream and for all slots."""
+    options = {"engine": contest.engine, "concurrency": SLOTS, "context_length": CONTEXT_LENGTH}
+    plan = launcher.plan(model, **options)  # type: ignore[arg-type]
+    ratios = []
+    with launcher.launch(plan) as handle, driven(contest, handle.plan, model) as direct:
+        engine = list(descendants(os.getpid(), without=direct.pid))
+        ours = alone(lambda streams, turn: session_tokens_per_s(handle, streams, turn), stopped=tree(direct.pid))
+        theirs = alone(lambda streams, turn: asked(direct, streams, turn), stopped=engine)
+        for streams in (1, SLOTS):
+            in_turn(ours, theirs, streams, 100)  # the first request of a kind may still compile something
+            taken = [in_turn(ours, theirs, streams, number) for number in range(pairs)]
+            ratios.append(median(our / its for our, its in taken))
+            print(
+                f"{contest.engine:16} {streams} stream{'s' if streams > 1 else ' '}"
+                f"   launch {median(our for our, _ in taken):7.1f} tok/s"
+                f"   directly {median(its for _, its in taken):7.1f} tok/s   ratio {ratios[-1]:.3f}"
+                f"   ({', '.join(f'{our / its:.2f}' for our, its in taken)})",
+                flush=True,
+            )
+    return ratios
+
+
+def in_turn(ours: Run, theirs: Run, streams: int, number: int) -> tuple[float, float]:
+    """Return what both take for the same prompts; every other pair begins with theirs."""
+    turns = (ours, theirs) if number % 2 == 0 else (theirs, ours)
+    taken = {run: run(streams, number) for run in turns}
+    return taken[ours], taken[theirs]
+
+
+def session_tokens_per_s(handle: launcher.Model, streams: int, turn: int) -> float:
+    """Return the tokens after the first of each stream, over the seconds from the first token to the last."""
+    chosen = [TOPICS[(turn + index) % len(TOPICS)] for index in range(streams)]
+    prompts = [f"A long essay on {topic}, part {turn}, from the beginning:\n\n" for topic in chosen]
+    with ThreadPoolExecutor(streams) as pool:
+        answers = list(pool.map(lambda prompt: timed(handle, prompt), prompts))
+    took_s = max(last_s for _, _, last_s in answers) - min(first_s for _, first_s, _ in answers)
+    return sum(tokens - 1 for tokens, _, _ in answers) / took_s
+
+
+def timed(handle: launcher.Model, prompt: str) -> tuple[int, float, float]:
+    """Return the tokens of an answer, and when its first and last piece came."""
+    with handle.generate_stream(prompt, max_tokens=TOKENS, temperature=0) as stream:
+        times = [time.perf_counter() for _ in stream]
+    return stream.result.usage.completion_tokens, times[0], times[-1]
+
+
+# --- the other side --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def driven(contest: Contest, plan: launcher.Plan, model: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start an engine's driver, and go on when it is ready."""
+    settings = ("--model", str(model), "--tokens", str(TOKENS), "--context", str(CONTEXT_LENGTH))
+    command = [plan.environment.python, "-P", str(DRIVERS / contest.driver), *settings, *contest.options(plan)]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True) as driver:
+        try:
+            read(driver, "ready")
+            yield driver
+        finally:
+            assert driver.stdin is not None
+            driver.stdin.close()
+            driver.wait(60)
+
+
+def read(driver: subprocess.Popen[str], wanted: str) -> str:
+    """Return the driver's next line that begins with `wanted`."""
+    for line in driver.stdout or ():
+        if line.startswith(wanted):
+            return line
+    raise SystemExit(f"{driver.args!r} ended early")
+
+
+def asked(driver: subprocess.Popen[str], streams: int, turn: int) -> float:
+    assert driver.stdin is not None
+    driver.stdin.write(f"{streams} {turn}\n")
+    driver.stdin.flush()
+    return float(json.loads(read(driver, "{"))["tokens_per_s"])
+
+
+# --- one at a time ---------------------------------------------------------------------------------------------------
+
+
+def alone(run: Run, *, stopped: Sequence[int]) -> Run:
+    """Return the same measurement with some processes standing still: even idle ones may wait busily."""
+
+    def measured(streams: int, turn: int) -> float:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            return run(streams, turn)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    return measured
+
+
+def tree(pid: int) -> list[int]:
+    return [pid, *descendants(pid)]
+
+
+def descendants(pid: int, *, without: int | None = None) -> Iterator[int]:
+    """Yield the processes below `pid`, leaving out one with all that is below it."""
+    for child, parent in parents():
+        if parent == pid and child != without:
+            yield child
+            yield from descendants(child)
+
+
+def parents() -> list[tuple[int, int]]:
+    """Return all processes, each with its parent."""
+    listed = subprocess.run(("ps", "-eo", "pid=,ppid="), capture_output=True, text=True, check=True).stdout
+    return [(int(pid), int(parent)) for pid, parent in (line.split() for line in listed.splitlines())]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
