@@ -1,8 +1,8 @@
 """What somebody would write without us: llama-cpp-python's own streams in this process, one after another.
 
-The yardstick of the engine `llama-cpp-python`, run by the engine environment's Python. Says `ready`; then each line on stdin,
-`STREAMS TURN`, is answered by a line of JSON: the tokens after the first of each stream, the seconds from the first
-token to the last, and their quotient. Each turn asks other things.
+The yardstick of the engine `llama-cpp-python`, run by the engine environment's Python. Says `ready`; then each line on
+stdin, `STREAMS TURN`, is answered by a line of JSON: the tokens after the first of each stream, the seconds from the
+first token to the last, and their quotient. Each turn asks other things.
 """
 
 from __future__ import annotations

