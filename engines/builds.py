@@ -63,7 +63,7 @@ class Package(NamedTuple):
     compiled: tuple[str, ...] = ()
 
 
-_CPU = Build("cpu", systems=("Linux", "Darwin", "Windows"))
+_CPU = Build("cpu", systems=("Linux", "Darwin"))
 _METAL = Build("metal", systems=("Darwin",))
 
 PACKAGES: Mapping[str, Package] = {

@@ -16,13 +16,7 @@ _ENGINES: dict[str, Engine] = {
     engine.name: engine for engine in (LlamaCpp(), Transformers(), Vllm(), LlamaCppPython(), Echo())
 }
 
-CAPABILITIES: tuple[Capability, ...] = (
-    _ENGINES["llama.cpp"].capability,
-    _ENGINES["transformers"].capability,
-    _ENGINES["vllm"].capability,
-    _ENGINES["llama-cpp-python"].capability,
-    _ENGINES["echo"].capability,
-)
+CAPABILITIES: tuple[Capability, ...] = tuple(engine.capability for engine in _ENGINES.values())
 
 
 def engine_named(name: str) -> Engine:

@@ -30,7 +30,7 @@ class EngineInfo(NamedTuple):
     """An engine here: the build for this machine, its environments, and what setting it up fetches.
 
     `environments` begins with the one that a launch takes, if it is installed. `state` is `current`, `managed`,
-    `not installed`, `built in` or `not in this version`; `unused` says why this machine's GPU has no part in it.
+    `not installed` or `built in`; `unused` says why this machine's GPU has no part in it.
     """
 
     capability: words.Capability
