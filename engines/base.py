@@ -50,7 +50,8 @@ class Settings(NamedTuple):
     `context_length` is in tokens and is promised to each of `slots` requests at once; `threads` decode,
     `batch_threads` read prompts and decode batches; `arguments` are the user's own, handed over as they are.
     `dtype` is a torch name, `auto` where nothing was decided; `gpus` are the numbers of those to use, none of them on a
-    `cpu`; `memory_bytes` is what the machine has. `starts_fast`: ready sooner, for fewer tokens a second.
+    `cpu`; `memory_bytes` is what the machine has. `starts_fast`: ready sooner, for fewer tokens a second. `embeds`: the
+    model makes vectors of texts.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Settings(NamedTuple):
     memory_bytes: int = 0
     starts_fast: bool = True
     trusts_remote_code: bool = False
+    embeds: bool = False
 
 
 class Address(NamedTuple):
@@ -85,11 +87,14 @@ class Wire(NamedTuple):
     `names` maps our field to the engine's key where they differ; `unsupported` fields of sampling are refused before
     sending, as is all that the capability's features do not name. `counts_by_text`: its server renders a conversation
     as text, and says what the template knows, as llama.cpp's does; others make tokens of messages at once.
+    `calls_by_schema`: a call of a tool that is required is had as JSON by a schema, because the server would let the
+    model talk first for as long as it likes.
     """
 
     names: Mapping[str, str] = _NOTHING
     unsupported: frozenset[str] = frozenset()
     counts_by_text: bool = False
+    calls_by_schema: bool = False
 
 
 class Cause(NamedTuple):

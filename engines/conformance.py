@@ -36,6 +36,7 @@ import pytest
 from engines.base import Address, Engine, Settings
 from engines.generation import DEFAULTS, Result, Sampling, Target
 from engines.index import CAPABILITIES
+from engines.llama_cpp import default_threads
 from engines.machine import read_machine
 from engines.process import EngineProcess, new_address
 from engines.session import AsyncSession, Session
@@ -143,19 +144,21 @@ def started(
 ) -> Iterator[Running]:
     """Start `engine` on a checkpoint, as a launch does, and end it at the end."""
     machine = read_machine()
+    threads, _ = default_threads(machine)
     settings = Settings(
         name="conformance",
         model_path=checkpoint.path,
         context_length=context_length,
         slots=slots,
-        threads=max(1, machine.cores - 1),
-        batch_threads=machine.cores,
+        threads=threads,
+        batch_threads=threads,
         arguments=checkpoint.arguments,
         model_format=checkpoint.model_format,
         quantization=checkpoint.quantization,
         architecture=checkpoint.architecture,
         chat=checkpoint.chat,
         memory_bytes=machine.memory_bytes,
+        embeds="embed" in checkpoint.abilities,
     )
     address = new_address()
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:

@@ -91,7 +91,7 @@ def embed(target: Target, texts: Sequence[str]) -> Exchange[Embeddings]:
 
 def _tokenize_messages(target: Target, messages: Sequence[Any], tools: Sequence[Any]) -> Post:
     offered = {"tools": list(tools)} if tools else {}
-    body = {"model": target.name, "messages": list(messages), "add_generation_prompt": True, **offered}
+    body = {"model": target.name, "messages": list(messages), **offered}
     return _post("/tokenize", body)
 
 

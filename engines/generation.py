@@ -271,7 +271,8 @@ class Template(NamedTuple):
 class Draft(NamedTuple):
     """A request that was checked; if it `depends_on_template`, `fitted` makes it one that the template understands.
 
-    `schema` is what the answer is read by, `logprobs` how many alternatives of each token are wanted.
+    `schema` is what the answer is read by, `logprobs` how many alternatives of each token are wanted. `is_call`: the
+    answer is a call of a tool, written as JSON.
     """
 
     path: str
@@ -281,6 +282,7 @@ class Draft(NamedTuple):
     schema: Schema | None = None
     logprobs: int | None = None
     notes: tuple[str, ...] = ()
+    is_call: bool = False
 
     def post(self) -> Post:
         return Post(self.path, json.dumps(self.body).encode(), self.timeout_s)

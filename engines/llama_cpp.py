@@ -1,4 +1,4 @@
-"""llama.cpp by way of xllamacpp: GGUF files, on any CPU."""
+"""llama.cpp by way of xllamacpp: GGUF files, on any CPU and most GPUs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from engines.causes import find_cause
 from registry.spec import FEATURES, Capability, FormatSupport, Machine
 
 RUNNER = Path(__file__).with_name("runners") / "llama_cpp.py"
+
+# Which variable says which GPUs a build sees, by their numbers; all of those that it sees hold a part of the layers.
+VISIBLE: Mapping[str, str] = {
+    "cuda": "CUDA_VISIBLE_DEVICES",
+    "rocm": "ROCR_VISIBLE_DEVICES",
+    "vulkan": "GGML_VK_VISIBLE_DEVICES",
+}
 
 FETCH_AGAIN = "remove the file and fetch it again"
 TAKE_LESS = "ask for less: a smaller `--context-length`, `--concurrency` or quantization"
@@ -75,11 +82,12 @@ class LlamaCpp:
         formats=(FormatSupport("gguf"),),
         ranks={"cpu": 0, "metal": 0, "rocm": 0, "vulkan": 0, "cuda": 1},
         aliases=("llamacpp", "llama_cpp", "llama-cpp", "xllamacpp"),
-        features=frozenset(FEATURES) - {"several_gpus"},
+        features=frozenset(FEATURES),
     )
     wire = Wire(
         names={"repetition_penalty": "repeat_penalty", "reasoning_budget": "reasoning_budget_tokens"},
         counts_by_text=True,
+        calls_by_schema=True,
     )
 
     def requirements_for(self, machine: Machine) -> Requirements:
@@ -95,12 +103,18 @@ class LlamaCpp:
             *("--parallel", str(settings.slots)),
             *("--threads", str(settings.threads)),
             *("--threads-batch", str(settings.batch_threads)),
+            *(("--gpu-layers", "all") if settings.accelerator != "cpu" else ()),
             *(() if settings.chat.template is None else ("--chat-template", settings.chat.template)),
+            *(("--embedding",) if settings.embeds else ()),
             *settings.arguments,
         )
 
     def variables(self, settings: Settings) -> Mapping[str, str]:
-        return {"GGML_NO_BACKTRACE": "1"}  # else an abort runs gdb over the process, where there is one
+        quiet = {"GGML_NO_BACKTRACE": "1"}  # else an abort runs gdb over the process, where there is one
+        visible = VISIBLE.get(settings.accelerator)
+        if visible is None or not settings.gpus:
+            return quiet
+        return {**quiet, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", visible: ",".join(map(str, settings.gpus))}
 
     def stage_of(self, line: str) -> str | None:
         return None

@@ -11,7 +11,7 @@ from typing import Any
 from engines.generation import DEFAULTS, WHOLE, Draft, Target, Template, check_sampling
 from engines.messages import Messages, has_system, has_tools, merge_system, read_messages
 from engines.structured import Schema, read_schema
-from engines.tools import Tool, read_choice, read_tools
+from engines.tools import Tool, call_schema, read_choice, read_tools
 from registry.errors import ContextOverflowError, InvalidRequestError, UnsupportedParameterError
 from registry.spec import GenerationDefaults
 
@@ -72,7 +72,9 @@ def chat_request(
     _refuse_pairs(offered, json_schema, wanted)
     draft = _draft(target, CHAT_PATH, {"messages": read}, given, more, include_usage)
     depends = has_system(read) or has_tools(read) or bool(offered)
-    return draft._replace(depends_on_template=depends, schema=json_schema, logprobs=wanted)
+    return draft._replace(
+        depends_on_template=depends, schema=json_schema, logprobs=wanted, is_call="response_format" in offered
+    )
 
 
 def fitted(target: Target, draft: Draft, template: Template) -> Draft:
@@ -176,6 +178,8 @@ def _offer_tools(target: Target, tools: Sequence[Tool], choice: object) -> dict[
         return {}
     refuse_without(target, "tools", feature="tools")
     how, offered = read_choice(choice, read)
+    if how == "required" and target.wire.calls_by_schema:
+        return {"tools": offered, "tool_choice": "none", **_format(call_schema(offered))}
     return {"tools": offered, "tool_choice": how}
 
 
@@ -183,7 +187,11 @@ def _response_format(target: Target, source: Schema | None) -> dict[str, object]
     if source is None:
         return {}
     refuse_without(target, "json_schema", feature="json_schema")
-    wrapped = {"name": "answer", "schema": read_schema(source), "strict": True}
+    return _format(read_schema(source))
+
+
+def _format(schema: Mapping[str, Any]) -> dict[str, object]:
+    wrapped = {"name": "answer", "schema": schema, "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": wrapped}}
 
 

@@ -341,7 +341,7 @@ class Stream(_Answering[Answer]):
 
     def _send(self) -> StreamReader:
         self._draft = self._fit(self._draft)
-        self._reader = StreamReader(self._engine, alternatives=self._draft.logprobs)
+        self._reader = StreamReader(self._engine, alternatives=self._draft.logprobs, is_call=self._draft.is_call)
         if (status := self._connection.send(self._draft.post())) != 200:
             raise refusal_of(self._engine, status, self._connection.read_all())
         return self._reader
@@ -411,7 +411,7 @@ class AsyncStream(_Answering[Answer]):
 
     async def _send(self) -> StreamReader:
         self._draft = await self._fit(self._draft)
-        self._reader = StreamReader(self._engine, alternatives=self._draft.logprobs)
+        self._reader = StreamReader(self._engine, alternatives=self._draft.logprobs, is_call=self._draft.is_call)
         if (status := await self._connection.send(self._draft.post())) != 200:
             raise refusal_of(self._engine, status, await self._connection.read_all())
         return self._reader

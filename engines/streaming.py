@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engines.generation import Chunk, FinishReason, Reply, Result, Timings, TokenLogprob, Usage
-from engines.tools import ToolCall, parse_call
+from engines.tools import ToolCall, parse_call, parse_written_call
 from registry.errors import ContextOverflowError, EngineError, GenerationError, InvalidRequestError
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -38,15 +38,22 @@ class _Call:
 class StreamReader:
     """Reads the server-sent events of one request, fed in any pieces; make it when the request is sent.
 
-    `alternatives` is how many of them are kept for each token's logarithm, None for neither.
+    `alternatives` is how many of them are kept for each token's logarithm, None for neither. With `is_call` the text
+    is a call of a tool, and nothing to be shown.
 
     After the last piece `finish` checks that nothing is missing, and `result` or `reply` is the whole answer.
     """
 
     def __init__(
-        self, engine: str, clock: Callable[[], float] = time.perf_counter, *, alternatives: int | None = None
+        self,
+        engine: str,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        alternatives: int | None = None,
+        is_call: bool = False,
     ) -> None:
         self._engine = engine
+        self._is_call = is_call
         self._alternatives = alternatives
         self._clock = clock
         self._started = self._first = self._last = clock()
@@ -82,7 +89,7 @@ class StreamReader:
         assert self._usage is not None
         calls = self._tool_calls()
         return Reply(
-            text="".join(self._texts),
+            text="" if self._is_call else "".join(self._texts),
             # vLLM says `stop` after the call of a tool that was required (0.32).
             finish_reason="tool_calls" if calls and self._finish_reason == "stop" else self._finish_reason,
             usage=self._usage,
@@ -93,6 +100,8 @@ class StreamReader:
         )
 
     def _tool_calls(self) -> tuple[ToolCall, ...]:
+        if self._is_call:
+            return (parse_written_call(self._engine, "".join(self._texts)),)
         calls = [self._calls[index] for index in sorted(self._calls)]
         return tuple(parse_call(self._engine, call.identity, call.name, call.arguments) for call in calls)
 
@@ -136,6 +145,8 @@ class StreamReader:
         if text or reasoning or calls:
             self._keep(text, reasoning, calls)
         reason = self._read_finish_reason(choice.get("finish_reason"))
+        if self._is_call:
+            return Chunk("", reasoning, "tool_calls" if reason == "stop" else reason) if reasoning or reason else None
         return Chunk(text, reasoning, reason) if text or reasoning or reason else None
 
     def _keep(self, text: str, reasoning: str, calls: Iterable[Mapping[str, Any]]) -> None:

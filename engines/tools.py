@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -56,6 +57,28 @@ def read_choice(
         known = ", ".join(f"`{each}`" for each in (*CHOICES, *(tool["function"]["name"] for tool in tools)))
         raise _refused(f"`{parameter}` must be one of {known}, not `{choice}`", parameter)
     return "required", named
+
+
+def call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the JSON schema of a call of one of the tools."""
+    return {"anyOf": [_schema_of_call(tool["function"]) for tool in tools]}
+
+
+def _schema_of_call(function: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = function.get("parameters") or {"type": "object"}
+    properties = {"name": {"const": function["name"]}, "arguments": arguments}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def parse_written_call(engine: str, text: str) -> ToolCall:
+    """Return the call that an answer by `call_schema` is; raises GenerationError where it is cut."""
+    try:
+        call = json.loads(text)
+    except ValueError:
+        call = {}
+    name = call.get("name", "a tool")
+    arguments = json.dumps(call["arguments"]) if "arguments" in call else text
+    return parse_call(engine, f"call_{uuid.uuid4().hex[:24]}", name, arguments)
 
 
 def read_calls(calls: object, where: str) -> list[dict[str, Any]]:

@@ -22,6 +22,11 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _layers(text: str) -> int:
+    """Return a number of layers as CommonParams has it, where -1 and -2 stand for words."""
+    return {"auto": -1, "all": -2}.get(text) or int(text)
+
+
 PROMPT_CACHE_MIB = 1024
 # llama-server's flags, CommonParams' name, type: options that are handed over as they are.
 PLAIN: tuple[tuple[tuple[str, ...], str, Callable[[str], object]], ...] = (
@@ -32,7 +37,7 @@ PLAIN: tuple[tuple[tuple[str, ...], str, Callable[[str], object]], ...] = (
     (("--poll",), "cpuparams.poll", int),
     (("-b", "--batch-size"), "n_batch", int),
     (("-ub", "--ubatch-size"), "n_ubatch", int),
-    (("-ngl", "--gpu-layers", "--n-gpu-layers"), "n_gpu_layers", int),
+    (("-ngl", "--gpu-layers", "--n-gpu-layers"), "n_gpu_layers", _layers),
     (("-mg", "--main-gpu"), "main_gpu", int),
     (("-s", "--seed"), "sampling.seed", int),
     (("-cram", "--cache-ram"), "cache_ram_mib", int),
@@ -47,6 +52,7 @@ PLAIN: tuple[tuple[tuple[str, ...], str, Callable[[str], object]], ...] = (
 # flags, CommonParams' name, the value that the flag sets
 SWITCHES: tuple[tuple[str, str, bool], ...] = (
     ("--warmup", "warmup", True),
+    ("--embedding", "embedding", True),
     ("--swa-full", "swa_full", True),
     ("--check-tensors", "check_tensors", True),
     ("--no-kv-offload", "no_kv_offload", True),
@@ -57,6 +63,7 @@ CACHE_TYPES = {name: name.upper() for name in ("f32", "f16", "bf16", "q8_0", "q5
 ON_OFF = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}
 SPLITS = {"none": "NONE", "layer": "LAYER", "row": "ROW"}
 ROPE_SCALINGS = {"none": "NONE", "linear": "LINEAR", "yarn": "YARN"}
+POOLINGS = {name: name.upper() for name in ("none", "mean", "cls", "last", "rank")}
 LOAD_MODES = {"auto": "AUTO", "none": "NONE", "mmap": "MMAP", "mlock": "MMAP_MLOCK"}
 # flags, CommonParams' name, xllamacpp's enumeration, and for each choice the end of its member's name
 CHOICES: tuple[tuple[tuple[str, ...], str, str, dict[str, str]], ...] = (
@@ -64,6 +71,7 @@ CHOICES: tuple[tuple[tuple[str, ...], str, str, dict[str, str]], ...] = (
     (("-ctk", "--cache-type-k"), "cache_type_k", "ggml_type", CACHE_TYPES),
     (("-ctv", "--cache-type-v"), "cache_type_v", "ggml_type", CACHE_TYPES),
     (("-sm", "--split-mode"), "split_mode", "llama_split_mode", SPLITS),
+    (("--pooling",), "pooling_type", "llama_pooling_type", POOLINGS),
     (("--rope-scaling",), "rope_scaling_type", "llama_rope_scaling_type", ROPE_SCALINGS),
     (("--load-mode",), "load_mode", "llama_load_mode", LOAD_MODES),
 )
@@ -99,6 +107,8 @@ def parameters(given: dict[str, Any]) -> Any:
 
     params = xllamacpp.CommonParams()
     params.fit_params = params.warmup = params.kv_unified = params.ui = params.endpoint_slots = False
+    # Else a conversation that ends with an assistant's message is gone on with: a new turn is what others begin.
+    params.prefill_assistant = False
     params.endpoint_metrics = params.use_jinja = True
     params.cors_origins = ""
     params.cache_ram_mib = PROMPT_CACHE_MIB

@@ -7,7 +7,7 @@ import json
 import struct
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -41,6 +41,20 @@ def chat_completion(name: str, reply: Reply[Any]) -> dict[str, Any]:
         message["reasoning_content"] = reply.reasoning
     logprobs = None if reply.logprobs is None else {"content": [_logprob(*each) for each in reply.logprobs]}
     return _whole("chatcmpl", "chat.completion", name, reply, {"message": message, "logprobs": logprobs})
+
+
+async def call_events(name: str, reply: Reply[Any], *, wants_usage: bool) -> AsyncIterator[bytes]:
+    """Yield the events of a stream for an answer that had to be whole before it was known to be a call of a tool."""
+    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk", "created": int(time.time())}
+    calls = [{"index": index, **call.described()} for index, call in enumerate(reply.tool_calls)]
+    first: dict[str, Any] = {"index": 0, "delta": {"role": "assistant", "tool_calls": calls}, "finish_reason": None}
+    last: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": reply.finish_reason}
+    events: list[dict[str, Any]] = [{"choices": [first]}, {"choices": [last]}]
+    if wants_usage:
+        events.append({"choices": [], "usage": _usage(reply)})
+    for event in ({**head, "model": name, **each} for each in events):
+        yield b"data: " + json.dumps(event).encode() + b"\n\n"
+    yield b"data: [DONE]\n\n"
 
 
 def text_completion(name: str, reply: Reply[Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from engines.generation import Draft, Post, Reply, Target, Template
 from engines.requests import fitted
 from engines.streaming import StreamReader, refusal_of
 from launcher.gateway.answers import (
+    call_events,
     chat_completion,
     embeddings,
     error_event,
@@ -119,12 +120,16 @@ class Gateway:
             pieces = _pieces(upstream, served.target.engine)
             if upstream.status != 200:
                 raise refusal_of(served.target.engine, upstream.status, b"".join([piece async for piece in pieces]))
-            if call.is_stream:
+            if call.is_stream and not draft.is_call:
                 return await _pass_on(request, pieces, headers)
-            reader = StreamReader(served.target.engine, alternatives=draft.logprobs)
+            reader = StreamReader(served.target.engine, alternatives=draft.logprobs, is_call=draft.is_call)
             async for piece in pieces:
                 reader.feed(piece)
             reply = await self._count_reasoning(served, reader.reply())
+            if call.is_stream:
+                return await _pass_on(
+                    request, call_events(served.names[0], reply, wants_usage=call.wants_usage), headers
+                )
             return web.json_response(shape(served.names[0], reply), headers=headers)
 
     async def _fit(self, served: Served, draft: Draft) -> Draft:

@@ -48,6 +48,7 @@ class Call:
 
     draft: Draft
     is_stream: bool
+    wants_usage: bool
     ignored: tuple[str, ...]
 
 
@@ -68,6 +69,8 @@ def read_chat(target: Target, data: Mapping[str, Any]) -> Call:
         json_schema=_read_response_format(given.get("response_format")),
         include_usage=_wants_usage(given),
     )
+    if draft.is_call:  # folded here, whatever the client wants
+        draft = draft._replace(body={**draft.body, "stream_options": {"include_usage": True}})
     return _call(draft, given)
 
 
@@ -149,7 +152,7 @@ def _given(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _call(draft: Draft, given: Mapping[str, Any]) -> Call:
-    return Call(draft, _flag(given, "stream"), tuple(sorted(IGNORED & given.keys())))
+    return Call(draft, _flag(given, "stream"), _wants_usage(given), tuple(sorted(IGNORED & given.keys())))
 
 
 def _wants_usage(given: Mapping[str, Any]) -> bool:

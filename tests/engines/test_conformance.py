@@ -1,4 +1,4 @@
-"""The contract on the engines that need no environment of their own to be here: echo, always, and llama.cpp."""
+"""The contract on echo, always, and on llama.cpp with weights and templates of several kinds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from engines.installing import build_environment
 from engines.llama_cpp import LlamaCpp
 from engines.machine import read_machine
 from registry.spec import Chat, Reasoning
+from tests.fakes.fim import with_fill_in
 from tests.fakes.smollm2 import install_smollm2
+from tests.fakes.templates import NO_SYSTEM, THINKING, TOOLS
+
+HYBRID = Reasoning("<think>", "</think>", hybrid=True)
 
 
 class TestEcho(EngineConformance):
@@ -29,10 +33,9 @@ class TestEcho(EngineConformance):
     def checkpoint(cls) -> Checkpoint:
         return Checkpoint(
             Path("/none"),
-            chat=Chat(reasoning=Reasoning("<think>", "</think>", hybrid=True)),
+            chat=Chat(reasoning=HYBRID),
             abilities=frozenset({"chat", "tools", "embed", "infill", "reasoning"}),
             has_tools=True,
-            thinks=False,
             is_model=False,
             arguments=("--tokens-per-second", "2000"),
         )
@@ -46,7 +49,7 @@ class TestThinkingEcho(TestEcho):
     def checkpoint(cls) -> Checkpoint:
         return Checkpoint(
             Path("/none"),
-            chat=Chat(reasoning=Reasoning("<think>", "</think>", hybrid=True)),
+            chat=Chat(reasoning=HYBRID),
             has_system_role=False,
             thinks=True,
             is_model=False,
@@ -54,8 +57,7 @@ class TestThinkingEcho(TestEcho):
         )
 
 
-@pytest.mark.engine
-class TestLlamaCpp(EngineConformance):
+class LlamaCppConformance(EngineConformance):
     engine = LlamaCpp()
 
     @pytest.fixture(scope="class")
@@ -67,5 +69,45 @@ class TestLlamaCpp(EngineConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def checkpoint(cls, engine_cache: Path) -> Checkpoint:
-        return Checkpoint(install_smollm2(engine_cache / "smollm2"), quantization="Q4_1")
+    def weights(cls, engine_cache: Path) -> Path:
+        return install_smollm2(engine_cache / "smollm2")
+
+
+@pytest.mark.engine
+class TestLlamaCpp(LlamaCppConformance):
+    """Weights and template as they are published, and what fills in and makes vectors besides."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def checkpoint(cls, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+        return Checkpoint(
+            with_fill_in(weights, tmp_path_factory.mktemp("weights") / "smollm2.gguf"),
+            quantization="Q4_1",
+            abilities=frozenset({"chat", "embed", "infill"}),
+            arguments=("--pooling", "mean"),
+        )
+
+
+@pytest.mark.engine
+class TestLlamaCppWithTools(LlamaCppConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def checkpoint(cls, weights: Path) -> Checkpoint:
+        return Checkpoint(weights, quantization="Q4_1", chat=Chat(template=TOOLS), has_tools=True)
+
+
+@pytest.mark.engine
+class TestLlamaCppThinking(LlamaCppConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def checkpoint(cls, weights: Path) -> Checkpoint:
+        chat = Chat(template=THINKING, reasoning=HYBRID)
+        return Checkpoint(weights, quantization="Q4_1", chat=chat, thinks=True)
+
+
+@pytest.mark.engine
+class TestLlamaCppWithoutSystemRole(LlamaCppConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def checkpoint(cls, weights: Path) -> Checkpoint:
+        return Checkpoint(weights, quantization="Q4_1", chat=Chat(template=NO_SYSTEM), has_system_role=False)
