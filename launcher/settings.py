@@ -50,6 +50,7 @@ def settings_of(
         dtype=dtype,
         memory_bytes=machine.memory_bytes,
         trusts_remote_code=request.get("trust_remote_code", False),
+        embeds="embed" in model.abilities,
     )
 
 
