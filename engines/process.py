@@ -210,12 +210,13 @@ class EngineProcess:
             return log.read().decode(errors="replace")
 
     def _new_lines(self) -> Iterator[str]:
-        """Yield the whole lines that the log gained since the last call."""
+        """Yield the whole lines that the log gained since the last call; bars are drawn anew after carriage returns."""
         with open(self.log_path, "rb") as log:
             log.seek(self._lines_shown)
-            whole, newline, _ = log.read().rpartition(b"\n")
-        self._lines_shown += len(whole) + len(newline)
-        yield from whole.decode(errors="replace").splitlines()
+            new = log.read()
+        whole = new[: max(new.rfind(b"\n"), new.rfind(b"\r")) + 1]
+        self._lines_shown += len(whole)
+        yield from (line for line in whole.decode(errors="replace").splitlines() if line)
 
 
 def is_healthy(address: Address) -> bool:

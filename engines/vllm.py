@@ -103,9 +103,7 @@ class Vllm:
             "DO_NOT_TRACK": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_OFFLINE": "1",
-            # What was compiled, on GPUs and on CPUs.
-            "VLLM_CACHE_ROOT": str(cache_folder() / "vllm"),
-            "TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "vllm" / "inductor"),
+            "VLLM_CACHE_ROOT": str(cache_folder() / "vllm"),  # for what was compiled
             "VLLM_LOGGING_LEVEL": "INFO",
             "VLLM_LOGGING_COLOR": "0",
             **_reasoning_variables(settings),

@@ -23,7 +23,8 @@ STAGES: tuple[tuple[str, str], ...] = (
     (r"Loading weights took", "measuring memory"),
     (r"Warming up model for the compilation", "compiling"),
     (r"Dynamo bytecode transform time", "compiling for this machine"),
-    (r"Compiling a graph for compile range \(\d+, (\d+)\)", "compiling for up to {0} tokens"),
+    (r"Compiling a graph for compile range \(\d+, (\d+)\) takes", "compiled for up to {0} tokens"),
+    (r"Directly load the compiled graph", "reading what was compiled before"),
     (r"Capturing CUDA graphs.* (\d+)/(\d+) ", "recording CUDA graphs, {0} of {1}"),
     (r"Compile and warming up model for size (\d+)", "compiling for {0} tokens"),
     (r"KV cache size: ([\d,]+) tokens", "warming up, with room for {0} tokens"),
@@ -88,6 +89,10 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     (
         r"Error while deserializing header: (.+)|SafetensorError: (.+)",
         Cause("a file of weights is cut short or damaged: {0}{1}", FETCH_AGAIN),
+    ),
+    (
+        r"InvalidCxxCompiler|No working C\+\+ compiler",
+        Cause("to compile the model takes a C++ compiler, and there is none", "--start fast"),
     ),
     (
         r"No module named '?(vllm)\b",

@@ -65,6 +65,12 @@ def test_lines_of_the_log_are_shown_while_it_loads(start: Start) -> None:
     assert lines == ["first", "second"]
 
 
+def test_a_bar_that_is_drawn_anew_is_a_line_each_time(start: Start) -> None:
+    lines: list[str] = []
+    start("--say", "\r1 of 2\r2 of 2").wait_ready(LONG_S, lines.append)
+    assert lines == ["1 of 2", "2 of 2"]
+
+
 def test_an_engine_that_ends_while_loading_says_why(start: Start, log_path: Path) -> None:
     process = start("--say", "loading", "--say", "cause: the file is no model", "--exit", "3")
     with pytest.raises(LoadError) as caught:

@@ -173,6 +173,14 @@ STAGES = [
         "(APIServer pid=4991) INFO 11-21 17:51:45 [entry.py:140] Starting vLLM server on unix:/tmp/e.sock",
         "opening the endpoint",
     ),
+    (
+        "(EngineCore pid=9) INFO 11-21 18:00 [backends.py:399] Compiling a graph for compile range (1, 2048) takes 9 s",
+        "compiled for up to 2048 tokens",
+    ),
+    (
+        "Capturing CUDA graphs (decode, FULL):  50%|█████     | 3/6 [00:01<00:01,  2.10it/s]",
+        "recording CUDA graphs, 3 of 6",
+    ),
     ("INFO:     Waiting for application startup.", None),
 ]
 
@@ -242,6 +250,12 @@ CAUSES = [
     (
         "usage: entry.py [-h] [--headless]\nentry.py: error: unrecognized arguments: --no-such-option 3\n",
         "vLLM refused an option: unrecognized arguments: --no-such-option 3",
+    ),
+    (
+        CORE.format(
+            *["torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found in cpp.cxx: (None, 'g++')"] * 2
+        ),
+        "to compile the model takes a C++ compiler, and there is none",
     ),
     ("/env/bin/python: No module named vllm", "`vllm` is not installed where the engine runs"),
 ]
