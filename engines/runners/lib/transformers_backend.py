@@ -45,7 +45,9 @@ class TransformersBackend:
         self._batching.join(time.perf_counter())
 
     def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text).input_ids)
+        ids = list(self._tokenizer(text).input_ids)
+        begins_twice = ids[:2] == [self._tokenizer.bos_token_id] * 2  # once in the text, once by the tokenizer
+        return ids[1:] if begins_twice else ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
@@ -111,11 +113,14 @@ class TransformersBackend:
     def _token(self, token: int, pieces: TextPieces, scored: Scored | None, prompt_s: float | None) -> Token:
         if token in self._end_ids:
             return Token(token, "", is_end=True, prompt_s=prompt_s)
-        text = pieces.add(token)
         if scored is None:
-            return Token(token, text, prompt_s=prompt_s)
-        top = tuple((other, self.decode([other]), logprob) for other, logprob in scored.top)
-        return Token(token, text, scored.logprob, top, prompt_s=prompt_s)
+            return Token(token, pieces.add(token), prompt_s=prompt_s)
+        top = tuple((other, self._spell(other, pieces), logprob) for other, logprob in scored.top)
+        return Token(token, pieces.add(token), scored.logprob, top, prompt_s=prompt_s)
+
+    def _spell(self, token: int, pieces: TextPieces) -> str:
+        """Return the text of an alternative; those that end the text have a name only."""
+        return self.decode([token]) if token in self._end_ids else pieces.look_at(token)
 
     def _give_up(self, reason: str) -> None:
         """End the process: upstream's thread is gone and does not come back, so no request can be answered any more."""
