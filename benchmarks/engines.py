@@ -10,6 +10,7 @@ Fails where the median of the pairs' ratios is below the limit.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -80,6 +81,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=[each.engine for each in CONTESTS])
     parser.add_argument("--pairs", type=int, default=5)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # nothing may be left standing still
     os.environ.setdefault("LAUNCH_CACHE", str(KEPT / "launch"))
     weights = BuiltWeights()
     ratios = []
@@ -201,10 +203,12 @@ def descendants(pid: int, *, without: int | None = None) -> Iterator[int]:
             yield from descendants(child)
 
 
-def parents() -> list[tuple[int, int]]:
-    """Return all processes, each with its parent."""
-    listed = subprocess.run(("ps", "-eo", "pid=,ppid="), capture_output=True, text=True, check=True).stdout
-    return [(int(pid), int(parent)) for pid, parent in (line.split() for line in listed.splitlines())]
+def parents() -> Iterator[tuple[int, int]]:
+    """Yield all processes, each with its parent."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = status.read_text().rpartition(")")[2].split()
+            yield int(status.parent.name), int(fields[1])
 
 
 if __name__ == "__main__":

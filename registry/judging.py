@@ -159,9 +159,16 @@ def _not_wanted(candidate: Candidate, wanted: Wanted) -> str | None:
         return "is used only when it is named"
     if wanted.model_format not in (None, spec.model_format):
         return f"format `{wanted.model_format}` was asked for"
+    if None in (wanted.engine, wanted.model_format) and (because := _only_named(candidate)):
+        return f"reads `{spec.model_format}` only when both are named: {because}"
     if wanted.size_in_billions not in (None, spec.size_in_billions):
         return f"size {format_size(wanted.size_in_billions or 0)} was asked for"
     return _other_quantization(candidate, wanted)
+
+
+def _only_named(candidate: Candidate) -> str:
+    support = candidate.capability.support_of(candidate.spec.model_format)
+    return support.only_named if support else ""
 
 
 def _other_quantization(candidate: Candidate, wanted: Wanted) -> str | None:

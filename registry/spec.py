@@ -259,7 +259,7 @@ class FormatSupport(NamedTuple):
     """That an engine reads a format: with which bits a weight, on which accelerators, and what it then refuses.
 
     `bits` are those of `quantization_bits`; 16 stands for unquantized weights. `otherwise` says why not the rest.
-    None means any.
+    None means any. A format with an `only_named` is read where engine and format are both named; it says why.
     """
 
     model_format: str
@@ -267,6 +267,7 @@ class FormatSupport(NamedTuple):
     accelerators: tuple[str, ...] | None = None
     otherwise: str = ""
     refuses: tuple[FactRule, ...] = ()
+    only_named: str = ""
 
 
 # What engines may offer beyond text for text: names for data, with what each means to a caller.

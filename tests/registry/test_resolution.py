@@ -37,7 +37,6 @@ FORBIDDEN = [
     ("pytorch", "8-bit", "vllm", "`vllm` does not run pytorch as `8-bit`: bitsandbytes left its tree for a plugin"),
     ("pytorch", "4-bit", "vllm", "`vllm` does not run pytorch as `4-bit`: bitsandbytes left its tree for a plugin"),
     *(("gguf", q, "vllm", "reads no `gguf`: its GGUF reader left the tree for a plugin") for q in GGUF),
-    *(("gguf", q, "transformers", "reads no `gguf`: it would unpack the weights") for q in GGUF),
     *(("pytorch", q, "llama.cpp", "reads no `pytorch`") for q in ("none", "8-bit", "4-bit")),
     ("gptq", "Int4", "llama.cpp", "`llama.cpp` reads no `gptq`"),
     ("awq", "Int4", "llama.cpp", "`llama.cpp` reads no `awq`"),
@@ -156,7 +155,8 @@ def test_the_seed_names_all_there_is(mistral: Model) -> None:
     known = {(s.model_format, q) for s in mistral.specs for q in s.quantizations}
     ours = {("mistral", "none")}  # the archive of the model's makers, which the seed does not name
     assert known == {(model_format, quantization) for model_format, quantization, _ in ALLOWED} | ours
-    assert len(ALLOWED) + len(FORBIDDEN) == 17 * 3
+    beyond = len(GGUF)  # which Transformers reads where both are named
+    assert len(ALLOWED) + len(FORBIDDEN) + beyond == 17 * 3
 
 
 @pytest.mark.parametrize("machine", ["cpu", "cuda"])
@@ -183,6 +183,15 @@ def test_xinference_s_own_line(mistral: Model) -> None:
         "quantization": "Q4_K_M",
     }
     assert _choice(_resolve(mistral, **asked)) == ("gguf", "Q4_K_M", "llama.cpp")
+
+
+def test_transformers_reads_gguf_only_when_both_are_named(mistral: Model) -> None:
+    named = _resolve(mistral, engine="transformers", model_format="gguf", quantization="Q4_K_M")
+    assert _choice(named) == ("gguf", "Q4_K_M", "transformers")
+    assert _resolve(mistral, engine="transformers").spec.model_format != "gguf"
+    chosen = _resolve(mistral, model_format="gguf", quantization="Q4_K_M")
+    assert chosen.engine == "llama.cpp"
+    assert "only when both are named" in _reason(chosen, "transformers", "Q4_K_M")
 
 
 def test_act_order_moves_to_transformers_unless_vllm_is_named(mistral: Model) -> None:

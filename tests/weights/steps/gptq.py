@@ -17,8 +17,8 @@ os.environ.setdefault("GPTQMODEL_DISABLE_PACK_EXT", "1")
 
 from gptqmodel import GPTQModel, QuantizeConfig
 
-SAMPLES = 16
-SAMPLE_CHARACTERS = 1200
+SAMPLES = 8
+SAMPLE_CHARACTERS = 800
 GROUP_SIZE = 64  # SmolLM2's hidden size, 576, is no multiple of the usual 128
 
 
