@@ -88,12 +88,25 @@ class _UvError(Exception):
 def _install(folder: Path, requirements: Requirements, told: Callable[[str | None], None]) -> None:
     if not python_of(folder).is_file():
         run_uv(("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)), {}, told)
-    arguments = [
-        *("pip", "install", "--python", str(python_of(folder)), "--compile-bytecode"),
-        *_without(requirements, folder, told),
-        *_what(requirements),
-    ]
-    run_uv(arguments, uv_sources(requirements, os.environ), told)
+    pip = ("pip", "install", "--python", str(python_of(folder)), *_without(requirements, folder, told))
+    sources = uv_sources(requirements, os.environ)
+    if requirements.torch_backend and not requirements.release:
+        first = folder / "first"
+        first.write_text(_torch_and_what_is_built_with_it(requirements))
+        run_uv((*pip, "--no-deps", "--requirements", str(first)), sources | torch_source(requirements, sources), told)
+    elif requirements.release:
+        sources |= torch_source(requirements, sources)
+    run_uv((*pip, "--compile-bytecode", *_what(requirements)), sources, told)
+
+
+def _torch_and_what_is_built_with_it(requirements: Requirements) -> str:
+    """Return those entries of a lock that are to come while PyTorch's index is in force, which has more than torch.
+
+    uv takes all that it holds to be PyTorch's from there, torchao and triton among them, and those have hashes of PyPI.
+    """
+    names = "|".join(map(re.escape, ("torch", *requirements.compiled)))
+    text = (LOCKS / requirements.lock).read_text("utf-8")
+    return "".join(re.findall(rf"(?m)^(?:{names})==(?:.*\\\n)*.*\n", text))
 
 
 def _without(requirements: Requirements, folder: Path, told: Callable[[str], None]) -> Iterator[str]:
@@ -138,19 +151,24 @@ def _what(requirements: Requirements) -> Iterator[str]:
 
 
 def uv_sources(requirements: Requirements, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that point uv at the index of a build, beside the user's own.
-
-    PyTorch's is left out where the user names an index or find-links of their own, which then decide on the build.
-    """
+    """Return the variables that point uv at the index of a build, beside the user's own."""
     from registry.package_index import uv_variables
 
     found = uv_variables(environ)
-    named = {**environ, **found}
-    if requirements.torch_backend and not any(named.get(name) for name in _OWN_INDEXES):
-        found["UV_TORCH_BACKEND"] = requirements.torch_backend
     if requirements.index_url:
-        found["UV_INDEX"] = " ".join(filter(None, (requirements.index_url, named.get("UV_INDEX"))))
+        own = found.get("UV_INDEX") or environ.get("UV_INDEX")
+        found["UV_INDEX"] = " ".join(filter(None, (requirements.index_url, own)))
     return found
+
+
+def torch_source(requirements: Requirements, sources: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that points uv at PyTorch's own index for torch.
+
+    There is none where the user names an index or find-links of their own, which then decide on the build.
+    """
+    if any(os.environ.get(name) or sources.get(name) for name in _OWN_INDEXES):
+        return {}
+    return {"UV_TORCH_BACKEND": requirements.torch_backend}
 
 
 _OWN_INDEXES = (

@@ -95,6 +95,15 @@ def test_what_is_unpinned_by_hash_is_installed_beside_what_is_not(requirements: 
     assert installed_version("tiny-torch", folder.glob("lib/*/site-packages")) == "2.0+cpu"
 
 
+def test_torch_comes_first_and_alone(requirements: Requirements, tmp_path: Path) -> None:
+    write_wheel(tmp_path / "wheels", "torch", "2.0+cpu", {"torch.py": b""})
+    with open(requirements.lock, "a") as lock:
+        lock.write("torch==2.0\n")
+    lines: list[str] = []
+    build_environment(requirements._replace(torch_backend="cpu"), report=lambda progress: lines.append(progress.text))
+    assert [line for line in lines if line.startswith("+")] == ["+ torch==2.0+cpu", "+ tiny-engine==1.2"]
+
+
 def test_what_cannot_be_compiled_is_left_out_unless_it_is_needed(
     requirements: Requirements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

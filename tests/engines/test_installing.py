@@ -7,7 +7,7 @@ import os
 import pytest
 
 from engines.base import Requirements
-from engines.installing import UvLines, lines_of, uv_sources
+from engines.installing import UvLines, lines_of, torch_source, uv_sources
 from engines.uv_trouble import trouble_in
 from registry.progress import Progress
 
@@ -67,29 +67,38 @@ def test_lines_come_as_they_are_written_and_silence_as_none() -> None:
 
 
 TORCH = Requirements("torch", "torch", ">=2", "x.txt", torch_backend="cpu", index_url="https://upstream.example/whl")
+UPSTREAM = {"UV_INDEX": "https://upstream.example/whl"}
 
 
 @pytest.mark.parametrize(
-    ("environ", "expected"),
+    ("environ", "sources", "torch"),
     [
-        ({}, {"UV_TORCH_BACKEND": "cpu", "UV_INDEX": "https://upstream.example/whl"}),
-        ({"UV_TORCH_BACKEND": "auto"}, {"UV_INDEX": "https://upstream.example/whl"}),
-        (
-            {"PIP_FIND_LINKS": "/wheels"},
-            {"UV_FIND_LINKS": "/wheels", "UV_INDEX": "https://upstream.example/whl"},
-        ),
+        ({}, UPSTREAM, {"UV_TORCH_BACKEND": "cpu"}),
+        ({"UV_TORCH_BACKEND": "auto"}, UPSTREAM, {}),
+        ({"PIP_FIND_LINKS": "/wheels"}, {"UV_FIND_LINKS": "/wheels", **UPSTREAM}, {}),
         (
             {"PIP_INDEX_URL": "https://mirror.example/simple"},
-            {"UV_DEFAULT_INDEX": "https://mirror.example/simple", "UV_INDEX": "https://upstream.example/whl"},
+            {"UV_DEFAULT_INDEX": "https://mirror.example/simple", **UPSTREAM},
+            {},
         ),
         (
             {"UV_INDEX": "https://own.example/simple"},
             {"UV_INDEX": "https://upstream.example/whl https://own.example/simple"},
+            {},
         ),
     ],
 )
-def test_indexes_of_upstream_come_beside_the_users_own(environ: dict[str, str], expected: dict[str, str]) -> None:
-    assert uv_sources(TORCH, {"PIP_CONFIG_FILE": "/dev/null", **environ}) == expected
+def test_indexes_of_upstream_come_beside_the_users_own(
+    environ: dict[str, str], sources: dict[str, str], torch: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.startswith(("UV_", "PIP_")):
+            monkeypatch.delenv(name)
+    for name, value in {"PIP_CONFIG_FILE": "/dev/null", **environ}.items():
+        monkeypatch.setenv(name, value)
+    plain = TORCH._replace(index_url="")
+    assert uv_sources(TORCH, os.environ) == sources
+    assert torch_source(plain, uv_sources(plain, os.environ)) == torch
 
 
 @pytest.mark.parametrize(
