@@ -85,6 +85,8 @@ def pages() -> dict[str, str]:
         "generated/schema.md": NOTE + _schema_page(),
         "generated/engines.md": NOTE + _engines_page(),
         "generated/commands.md": NOTE + "\n".join(_command_help(command) for command in COMMANDS),
+        "generated/engines-measured.md": NOTE
+        + _measured_page(json.loads((FOLDER / "engines-measured.json").read_text("utf-8"))),
         "generated/faults.md": NOTE + _faults_page(json.loads((FOLDER / "faults.json").read_text("utf-8"))),
         "models/index.md": _models_index(models),
         **{f"models/{model.name}.md": _model_page(model) for model in models},
@@ -451,6 +453,37 @@ def _fault(title: str, trials: Sequence[Mapping[str, Any]]) -> str:
         through.setdefault((trial["tried"], happened), []).append(trial["through"])
     rows = [(tried, " and ".join(names), happened) for (tried, happened), names in through.items()]
     return f"### {title}\n\n{_table(('What was done', 'Through', 'What happened'), rows)}"
+
+
+# --- what engines were measured to do ---------------------------------------------------------------------------------
+
+
+def _measured_page(run: Mapping[str, Any]) -> str:
+    """Return the table of one run of tests/engines/matrix.py, as it recorded it."""
+    if not run["rows"]:
+        return "No run on a quiet machine is recorded for this version.\n"
+    speeds = ("Ready", "First token", "One stream", "Eight streams", "Peak memory")
+    table = _table(("Engine", "Format", "Quantization", *speeds), [_measured_row(row) for row in run["rows"]])
+    return (
+        f"{table}\nModel launcher {run['version']} on {run['machine']}; weights: {run['weights']}; {run['tokens']} "
+        f"tokens an answer; a context of {run['context_length']:,} for each of eight requests. Ready is the time from "
+        "the command to an endpoint that has generated a token, the files being here. Speeds are in tokens a second "
+        "after the first token, as clients of the endpoint see them. Memory is the sum of the proportional shares "
+        "(PSS) of the engine's processes.\n"
+    )
+
+
+def _measured_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"`{row['engine']}`",
+        f"`{row['model_format']}`",
+        f"`{row['quantization']}`",
+        f"{row['ready_s']:.1f} s",
+        f"{row['first_token_s'] * 1000:.0f} ms",
+        f"{row['one_stream_tokens_per_s']:.0f}",
+        f"{row['eight_streams_tokens_per_s']:.0f}",
+        f"{row['peak_bytes'] / 1e6:,.0f} MB",
+    )
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------
