@@ -72,6 +72,12 @@ def read_gguf_values(content: Readable) -> dict[str, object]:
         return {}
 
 
+def read_gguf_values_at(path: Path) -> dict[str, object]:
+    """Return the same of a file on disk."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return read_gguf_values(_Mapped(content))
+
+
 def _whole(value: object) -> int | None:
     return value if isinstance(value, int) else None
 

@@ -27,7 +27,7 @@ def read_facts(spec: Spec, files: FileSet) -> WeightFacts | None:
     """Return the facts of what is on disk, or None where what says them is not all there; reads a few kilobytes."""
     if spec.model_format == "gguf":
         first = files.files[0].location if files.files else None
-        return None if first is None else _facts_of_file(first)
+        return None if first is None else _facts_of_header(first)
     names = deciding_files(spec)
     deciding = {file.path: file.location for file in files.files if file.path in names}
     if not deciding or None in deciding.values():
@@ -65,11 +65,10 @@ def deciding_files(spec: Spec) -> tuple[str, ...]:
     return _DECIDING_OF_MISTRAL if spec.model_format == "mistral" else _DECIDING
 
 
-def _facts_of_file(path: Path) -> WeightFacts:
-    from registry.archive import ArchiveFile
+def _facts_of_header(path: Path) -> WeightFacts:
+    from registry.gguf_header import read_gguf_values_at
 
-    with path.open("rb") as file:
-        return _facts_of_content(path.name, ArchiveFile(file))
+    return facts_of_gguf(read_gguf_values_at(path))
 
 
 def _facts_of_content(name: str, content: Readable) -> WeightFacts:
