@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import uv
 
-from engines.builds import PACKAGES, requirements_of
+from engines.base import Requirements
+from engines.builds import PACKAGES, requirements_for_build, requirements_of
 from engines.environment import LOCKS
 from engines.installing import build_environment
 from engines.machine import read_machine
+from registry.package_index import uv_variables
 
 
 @pytest.mark.engine
@@ -28,6 +32,39 @@ def test_an_environment_holds_what_its_lock_says_and_all_that_is_needed(engine: 
     pinned = _pins(LOCKS / requirements.lock)
     assert {name: here.get(name, "").partition("+")[0] for name in pinned} == pinned
     assert _missing(environment.python) == _left_out(LOCKS / requirements.lock)
+
+
+COMPLETE = [
+    requirements
+    for engine, package in PACKAGES.items()
+    for requirements in (requirements_for_build(engine, build) for build in package.builds)
+    if not requirements.index_url and requirements.variant in ("cpu", "cuda13")
+]
+
+
+@pytest.mark.index
+@pytest.mark.parametrize("requirements", COMPLETE, ids=lambda each: each.lock)
+def test_uv_adds_nothing_to_a_lock(requirements: Requirements, tmp_path: Path) -> None:
+    """What a lock pins is all that is needed: uv would install just that, as far as it is for this system."""
+    environment = tmp_path / "environment"
+    lock = LOCKS / requirements.lock
+    without = lock.with_suffix(".without")
+    variables = {**os.environ, **uv_variables()}
+    if requirements.variant != "cpu":
+        variables.pop("UV_FIND_LINKS", None)  # folders of wheels hold torch's CPU build, if any
+    subprocess.run((uv.find_uv_bin(), "venv", "--quiet", "--python", sys.executable, environment), check=True)
+    command = ("pip", "install", "--dry-run", "--python", environment / "bin" / "python", "--requirements", lock)
+    done = subprocess.run(
+        (uv.find_uv_bin(), *command, *(("--excludes", without) if without.is_file() else ())),
+        capture_output=True,
+        text=True,
+        cwd=LOCKS,
+        env=variables,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r"(?m)^ \+ ([\w.-]+)==([^\s+]+)", done.stderr))
+    assert {_plain(name): version for name, version in found.items()} == _pins(lock)
 
 
 def _plain(name: str) -> str:
