@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.index import CAPABILITIES
+from engines.known_architectures import knows_architecture
 from registry.catalogue import read_catalogue
 from registry.errors import ResolutionError
+from registry.facts import Knowledge, SourceKey, WeightFacts
 from registry.judging import LARGE_SETUP_BYTES
 from registry.resolution import resolve
-from registry.spec import Capability, FormatSupport, Gpu, Machine, Model, Request, Resolution, parse_size
+from registry.spec import Architecture, Capability, FormatSupport, Gpu, Machine, Model, Request, Resolution, parse_size
 from tests.registry.entries import PATIENT, model, spec
 
 GB = 1_000_000_000
@@ -149,6 +151,37 @@ def test_every_other_combination_is_refused_with_the_reason_and_what_would_work(
     ]
     assert error.hint is not None
     assert _run_hint(mistral, error.hint, CUDA).warnings == ()
+
+
+@pytest.mark.parametrize(("model_format", "quantization"), sorted({(f, q) for f, q, _ in ALLOWED}))
+@pytest.mark.parametrize("machine", ["cpu", "cuda"])
+@pytest.mark.parametrize("installed", [(), tuple(each.engine for each in CAPABILITIES)], ids=["bare", "all"])
+def test_every_quantization_of_the_seed_runs_without_an_engine_being_named(
+    mistral: Model, model_format: str, quantization: str, machine: str, installed: tuple[str, ...]
+) -> None:
+    request = Request(mistral.name, model_format, quantization)
+    found = resolve(
+        request,
+        mistral,
+        capabilities=CAPABILITIES,
+        machine=MACHINES[machine],
+        installed=frozenset(installed),
+        must_load=True,
+    )
+    assert (model_format, quantization, found.engine) in ALLOWED
+    assert found.conflicts == ()
+
+
+def test_what_is_known_not_to_load_is_refused_where_it_must() -> None:
+    act_order = spec("gptq", 1, ("Int4",), quantization_config={"desc_act": True})
+    only_vllm = tuple(each for each in CAPABILITIES if each.engine == "vllm")
+    found = model(specs=[act_order])
+    shown = resolve(Request("small"), found, capabilities=only_vllm, machine=CPU)
+    assert shown.conflicts == shown.warnings[:1]
+    with pytest.raises(ResolutionError) as caught:
+        resolve(Request("small"), found, capabilities=only_vllm, machine=CPU, must_load=True)
+    assert caught.value.message == shown.conflicts[0]
+    assert [each.engine for each in caught.value.rejected] == ["vllm"]
 
 
 def test_the_seed_names_all_there_is(mistral: Model) -> None:
@@ -642,6 +675,51 @@ def test_a_choice_of_the_model_or_a_reason_against_every_combination(
     chosen = Counter([(choice.engine, choice.spec.model_format, choice.quantization)])
     rejected = Counter((r.engine, r.model_format, r.quantization) for r in choice.rejected)
     assert chosen + rejected == _combinations(found)
+
+
+_facts = st.builds(
+    WeightFacts,
+    architecture=st.builds(Architecture, class_names=st.sampled_from([(), ("MistralForCausalLM",), ("Novel",)])),
+    quantization_config=st.sampled_from(
+        [{}, {"quant_method": "gptq", "desc_act": True}, {"quant_method": "gptq"}, {"quant_method": "awq"}]
+    ),
+    has_code=st.booleans(),
+)
+
+
+def _knows(engine: str, model_format: str, architecture: Architecture) -> bool | None:
+    return knows_architecture(engine, None, model_format, architecture)
+
+
+@PATIENT
+@given(_requests, _models, _machines, _installed, _facts)
+def test_what_must_load_is_in_no_conflict_with_what_is_known(
+    request: Request, found: Model, machine: Machine, installed: frozenset[str], facts: WeightFacts
+) -> None:
+    """Whatever is chosen when facts are known; and the hint of a refusal is in none either."""
+    known = {
+        SourceKey.of(source, quantization)._replace(revision=request.revision or source.revision): facts
+        for each in found.specs
+        for quantization in each.quantizations
+        for source in each.sources
+    }
+    knowledge = Knowledge(known, _knows)
+    try:
+        choice = resolve(
+            request,
+            found,
+            capabilities=CAPABILITIES,
+            machine=machine,
+            installed=installed,
+            knowledge=knowledge,
+            must_load=True,
+        )
+    except ResolutionError as error:
+        _check_refusal(error, found, machine)
+        return
+    assert choice.conflicts == ()
+    if choice.engine != "echo":
+        assert request.trusts_remote_code or not facts.has_code
 
 
 @PATIENT
