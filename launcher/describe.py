@@ -63,7 +63,7 @@ def plan_lines(plan: Plan, *, explain: bool = False) -> Iterator[str]:
     yield from _file_lines(plan)
     yield from _environment_lines(plan)
     yield _row("device", plan.device)
-    yield _row("context", f"{plan.context_length:,} tokens for each of {plan.concurrency}")
+    yield _row("context", f"{plan.context_length:,} tokens {at_once(plan.concurrency)}")
     yield _row("command", shlex.join(plan.command))
     yield from (_row("why", reason) for reason in plan.reasons)
     if explain:
@@ -261,3 +261,8 @@ def choice_record(choice: Resolution) -> dict[str, Any]:
         "reasons": list(choice.reasons),
         "warnings": list(choice.warnings),
     }
+
+
+def at_once(concurrency: int) -> str:
+    """Return how many requests are answered at once; where it is one, others wait."""
+    return "for one request at a time" if concurrency == 1 else f"for each of {concurrency}"

@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from launcher.describe import at_once
 from launcher.instance import Instance
 from launcher.output import Output, format_seconds
 from registry.errors import PortInUseError
@@ -52,7 +53,7 @@ def serve(instance: Instance, output: Output, port: int, *, took_s: float) -> No
     def tell(url: str) -> None:
         plan = instance.plan
         output.event("ready", {"url": url, "pid": os.getpid(), "name": plan.name})
-        context = f"context {plan.context_length:,} for each of {plan.concurrency}"
+        context = f"context {plan.context_length:,} {at_once(plan.concurrency)}"
         output.say(f"ready in {format_seconds(took_s)}   {url}   {context}   device {plan.device}")
         output.say(f'Ctrl-C stops · try: curl {url}/chat/completions -H "Content-Type: application/json" \\')
         output.say(f"""  -d '{{"model": "{plan.name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""")

@@ -52,11 +52,13 @@ def test_each_request_has_the_whole_context() -> None:
     }
 
 
-def test_gpus_get_all_layers() -> None:
+def test_gpus_get_all_layers_and_others_are_not_seen() -> None:
     settings = Settings("m", Path("/m.gguf"), 4096, 1, 7, 8, accelerator="cuda", gpus=(0, 2))
     command = command_of(settings)
     assert command["--n-gpu-layers"] == "-1"
     assert "--n-batch" not in command
+    assert ENGINE.variables(settings)["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert "CUDA_VISIBLE_DEVICES" not in ENGINE.variables(settings._replace(accelerator="cpu", gpus=()))
 
 
 def test_how_the_model_talks_and_thinks_is_handed_over() -> None:
@@ -137,6 +139,8 @@ def test_the_runner_names_a_missing_file(tmp_path: Path) -> None:
 # --- the real engine -------------------------------------------------------------------------------------------------
 
 Start = Callable[..., EngineProcess]
+# Two threads wait for each other at every step of the network, for seconds where something else has their cores.
+ONE_THREAD = ("--n-threads", "1", "--n-threads-batch", "1")
 MEMORY_LIMIT = ("sh", "-c", 'ulimit -v 2000000; exec "$@"', "sh")
 
 
@@ -152,7 +156,8 @@ class TestConformance(EngineConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def checkpoint(cls, engine_cache: Path) -> Checkpoint:
-        return Checkpoint(install_smollm2(engine_cache / "smollm2"), quantization="Q4_1")
+        weights = install_smollm2(engine_cache / "smollm2")
+        return Checkpoint(weights, quantization="Q4_1", arguments=ONE_THREAD)
 
 
 def environment_in(engine_cache: Path) -> str:
@@ -176,7 +181,7 @@ def start(tmp_path: Path, engine_cache: Path) -> Iterator[Start]:
         model: Path, *options: str, context_length: int = CONTEXT_LENGTH, limit: Sequence[str] = ()
     ) -> EngineProcess:
         address = new_address()
-        settings = Settings("smollm2", model, context_length, 1, 1, 2, options)
+        settings = Settings("smollm2", model, context_length, 1, 1, 1, options)
         command = (*limit, *ENGINE.command(python, settings, address))
         log_path, variables = tmp_path / "engine.log", ENGINE.variables(settings)
         started.append(EngineProcess.start(ENGINE, command, address=address, log_path=log_path, variables=variables))

@@ -38,6 +38,11 @@ def test_a_dry_run_says_everything(run: Run, line: tuple[str, ...]) -> None:
     assert f"/snapshots/{COMMIT}/{FILE} --alias mistral-instruct-v0.2 " in told["command"]
 
 
+def test_an_engine_that_answers_one_at_a_time_says_so(run: Run) -> None:
+    done = run("smollm2-instruct", "--engine", "llama-cpp-python", "--concurrency", "4", "--dry-run")
+    assert "  context   8,192 tokens for one request at a time\n" in done.out
+
+
 @pytest.mark.parametrize("line", [USERS_OWN, XINFERENCES], ids=["user's", "xinference"])
 def test_a_dry_run_for_programs(run: Run, line: tuple[str, ...]) -> None:
     plan = run(*line, "--dry-run", "--json").json
