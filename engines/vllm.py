@@ -168,8 +168,7 @@ def _chat_options(settings: Settings) -> tuple[str, ...]:
         options += ["--chat-template", chat.template]
     if chat.reasoning is not None and chat.reasoning.end:
         options += ["--reasoning-parser-plugin", str(REASONING_PLUGIN), "--reasoning-parser", REASONING_PARSER]
-    parser = "mistral" if settings.model_format == "mistral" else TOOL_PARSERS.get(chat.tool_calls or "")
-    if parser is not None:
+    if (parser := TOOL_PARSERS.get(chat.tool_calls or "")) is not None:
         options += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
     return tuple(options)
 

@@ -112,6 +112,7 @@ CONSEQUENCE = re.compile(
     r"Engine core initialization failed|WorkerProc initialization failed|EngineCore encountered an issue|"
     r"died unexpectedly|Cancelled"
 )
+OF_A_CHILD = ("(EngineCore", "(Worker", "(VllmWorker")
 ENDED = Cause("vLLM's engine process was ended", "somebody ended it, or the system did so because memory ran out")
 
 
@@ -130,8 +131,12 @@ def read_cause(log: str) -> Cause | None:
             return cause._replace(message=cause.message.format(*(group or "" for group in found.groups())))
     if found := PYDANTIC.search(log):
         return Cause(f"vLLM could not start: {found[1]}")
-    errors = (f"{found[1].rpartition('.')[2]}: {found[2]}" for found in ERROR.finditer(log))
-    first = next((error for error in errors if not CONSEQUENCE.search(error)), None)
-    if first is not None:
-        return Cause(f"vLLM could not go on: {first}")
-    return ENDED if CONSEQUENCE.search(log) else None
+    return _first_error(log, OF_A_CHILD if CONSEQUENCE.search(log) else "")
+
+
+def _first_error(log: str, said_by: str | tuple[str, ...]) -> Cause | None:
+    """Return the first error of the processes whose lines begin so; requests that were refused are in the log, too."""
+    for found in ERROR.finditer(log):
+        if found[0].startswith(said_by) and not CONSEQUENCE.search(found[0]):
+            return Cause(f"vLLM could not go on: {found[1].rpartition('.')[2]}: {found[2]}")
+    return ENDED if said_by else None

@@ -101,7 +101,7 @@ def test_a_fast_start_compiles_nothing() -> None:
 
 def test_mistrals_own_layout_has_readers_of_its_own() -> None:
     settings = SETTINGS._replace(model_format="mistral", chat=Chat(template="{{ messages }}"))
-    options = ("--load-format", "--config-format", "--tokenizer-mode", "--tool-call-parser")
+    options = ("--load-format", "--config-format", "--tokenizer-mode")
     assert {value_of(option, settings) for option in options} == {"mistral"}
     assert "--chat-template" not in command_of(settings)
 
@@ -256,6 +256,12 @@ CAUSES = [
             *["torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found in cpp.cxx: (None, 'g++')"] * 2
         ),
         "to compile the model takes a C++ compiler, and there is none",
+    ),
+    (  # its engine process was killed, after a request had been refused
+        "(APIServer pid=1) ERROR 11-21 18:57:59 [serving.py:500] vllm.exceptions.VLLMValidationError: something\n"
+        "(APIServer pid=1) ERROR 11-21 18:58:20 [async_llm.py:906] v1.engine.exceptions.EngineDeadError: EngineCore "
+        "encountered an issue. See stack trace (above) for the root cause.\nINFO:     Shutting down\n",
+        "vLLM's engine process was ended",
     ),
     ("/env/bin/python: No module named vllm", "`vllm` is not installed where the engine runs"),
 ]
