@@ -48,12 +48,13 @@ class LockedEngine(NamedTuple):
 
 
 class LockedOptions(NamedTuple):
-    """How the engine runs; `threads` of None are the machine's own choice."""
+    """How the engine runs; `threads` and `dtype` of None are the machine's own choice."""
 
     context_length: int
     concurrency: int
     threads: int | None = None
     engine_args: tuple[str, ...] = ()
+    dtype: str | None = None
 
 
 class Locked(NamedTuple):
@@ -162,6 +163,7 @@ def _options(data: Mapping[str, Any]) -> LockedOptions:
         concurrency=_count(data["concurrency"]),
         threads=_optional(_count, data.get("threads")),
         engine_args=tuple(_text(argument) for argument in data.get("engine_args", ())),
+        dtype=_optional(_text, data.get("dtype")),
     )
 
 

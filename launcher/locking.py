@@ -51,6 +51,7 @@ def entry_of(plan: Plan, request: Request, revision: str | None, files: tuple[Lo
             concurrency=plan.concurrency,
             threads=request.get("threads"),
             engine_args=plan.settings.arguments,
+            dtype=request.get("dtype"),
         ),
     )
 
@@ -69,6 +70,8 @@ def request_of(entry: Locked) -> Request:
     }
     if entry.options.threads is not None:
         request["threads"] = entry.options.threads
+    if entry.options.dtype is not None:
+        request["dtype"] = entry.options.dtype
     if entry.reference is not None:
         request["revision"] = entry.reference
     return request

@@ -155,7 +155,8 @@ def test_the_users_own_command_answers(hub: HubServer, layer: Path, of: Hub, eng
     assert first.code == 0, first.err
     assert "Paris" in first.out
     assert f"from {'Hugging Face' if of.name == 'huggingface' else 'ModelScope'} at " in first.err
-    assert weights_sent(hub) == {FILE: weights.stat().st_size}
+    # Once, and before that the beginning of its header, for the facts in it.
+    assert 0 <= weights_sent(hub)[FILE] - weights.stat().st_size <= 20_000
     hub.requests.clear()
     again = launch(*line, "--offline", *of.options)
     assert (again.code, again.out, hub.requests) == (0, first.out, [])

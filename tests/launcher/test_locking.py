@@ -60,7 +60,7 @@ def test_other_entries_stay(run: Run, published: str, project: Path) -> None:
     assert run("lock", NAME, "smollm2").code == 0
     assert run("lock", NAME, "-q", "Q8_0", "-c", "1024", "--threads", "3", "--", "--mlock").code == 0
     own, smollm2 = read_lock(project / "launch.lock")
-    assert (own.model, own.quantization, own.options) == (NAME, "Q8_0", (1024, 4, 3, ("--mlock",)))
+    assert (own.model, own.quantization, own.options) == (NAME, "Q8_0", (1024, 4, 3, ("--mlock",), None))
     assert smollm2.model == "smollm2-instruct"
 
 
@@ -200,13 +200,14 @@ def test_files_that_git_alone_vouches_for(
     )
     monkeypatch.setenv("LAUNCH_REGISTRY", str(tmp_path / "folder.yaml"))
     hub.add_repo("org/folder", FOLDER)
-    assert run("lock", "folder", "--engine", "transformers").code == 0
+    assert run("lock", "folder", "--engine", "transformers", "--dtype", "float32").code == 0
     (entry,) = read_lock(project / "launch.lock")
     assert [(file.path, file.digest and file.digest.kind) for file in entry.files] == [
         ("model.safetensors", "sha256"),
         ("config.json", "git-sha1"),
     ]
     planned = plan("folder", locked="launch.lock")
+    assert (entry.options.dtype, planned.settings.dtype) == ("float32", "float32")
     assert [(file.path, file.size_bytes) for file in planned.files] == [
         (file.path, file.size_bytes) for file in entry.files
     ]
