@@ -103,27 +103,11 @@ def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
         variables=engine.variables(settings),
     )
     # While the engine loads there is time to import what speaks to it, and to note what it uses.
-    from engines.generation import Target
     from launcher.cache_use import hold
+    from launcher.targets import target_of
 
-    target = Target(
-        name=plan.name,
-        engine=plan.engine,
-        wire=engine.wire,
-        context_length=plan.context_length,
-        defaults=plan.model.generation,
-        features=engine.capability.features,
-        abilities=frozenset(plan.model.abilities),
-        reasoning=plan.model.chat.reasoning,
-        models_with=_models_with,
-    )
+    target = target_of(plan, None if files is None else files.path)
     return Instance(plan, process, target, hold(plan, files, python))
-
-
-def _models_with(ability: str) -> tuple[str, ...]:
-    from launcher.listing import list_models
-
-    return tuple(model.name for model in list_models(ability=ability))
 
 
 def _with_path(settings: Settings, path: Path) -> Settings:
@@ -145,11 +129,15 @@ def _wait(instance: Instance, report: Report, *, is_probed: bool) -> None:
 
 
 def _probe(instance: Instance) -> None:
-    """Generate one token: a health endpoint alone does not show that the model runs."""
+    """Generate one token, or a vector: a health endpoint alone does not show that the model runs."""
     from engines.session import Session
 
+    session = Session(instance.process.address, instance.target)
     with instance.explaining():
-        Session(instance.process.address, instance.target).generate("Hello", max_tokens=1)
+        if "embed" in instance.target.abilities:
+            session.embed(["Hello"])
+        else:
+            session.generate("Hello", max_tokens=1)
 
 
 def _new_log(name: str) -> Path:

@@ -37,13 +37,24 @@ class Output:
         self.has_events = has_events
         self.quiet = quiet
         self.verbose = verbose
+        self._is_thinking = False
 
     # --- stdout: answers and data
 
     def write(self, text: str) -> None:
-        """Print a piece of an answer as it is."""
+        """Print a piece of an answer as it is; what was thought before it ends first."""
+        if self._is_thinking and text:
+            self._is_thinking = False
+            text = f"\n\n{text.lstrip()}"
         sys.stdout.write(text)
         sys.stdout.flush()
+
+    def think(self, text: str) -> None:
+        """Show on a terminal, dimmed, a piece of what the model thinks; it is no part of the answer."""
+        if text and not self.quiet and is_terminal(sys.stdout):
+            sys.stdout.write(_coloured(text, "2"))
+            sys.stdout.flush()
+            self._is_thinking = True
 
     def data(self, value: object) -> None:
         """Print a value as JSON."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from engines.generation import Sampling
 from engines.messages import Message
 from launcher.cli import prompts
 from launcher.cli.options import Ask, How, Name, Network, Pinned, Printing, UsageError, Which, model_of, request_of
@@ -50,7 +49,7 @@ def command(
         output.say(HELP)
         session = Session(instance.process.address, instance.target)
         with instance.explaining():
-            Conversation(session, output, ask.sampling(), ask.system).run()
+            Conversation(session, output, ask).run()
     finally:
         instance.stop()
 
@@ -58,11 +57,13 @@ def command(
 class Conversation:
     """What was said so far, and the loop that goes on with it."""
 
-    def __init__(self, session: Session, output: Output, sampling: Sampling, system: str | None) -> None:
+    def __init__(self, session: Session, output: Output, ask: Ask) -> None:
         self._session = session
         self._output = output
-        self._sampling = sampling
-        self._system = prompts.read_text(system) if system else None
+        self._sampling = ask.sampling()
+        self._schema = ask.schema()
+        self._system = prompts.read_text(ask.system) if ask.system else None
+        self._noted: set[str] = set()
         self._said: list[Message] = []
 
     def run(self) -> None:
@@ -105,13 +106,15 @@ class Conversation:
         """Print an answer; what Ctrl-C leaves of it is remembered as said."""
         system: list[Message] = [{"role": "system", "content": self._system}] if self._system else []
         question: Message = {"role": "user", "content": line}
-        stream = self._session.chat_stream([*system, *self._said, question], **self._sampling)
+        talk = [*system, *self._said, question]
         text = ""
         try:
-            with stream:
+            with self._session.chat_stream(talk, json_schema=self._schema, **self._sampling) as stream:
                 for chunk in stream:
                     text += chunk.text
+                    self._output.think(chunk.reasoning)
                     self._output.write(chunk.text)
+            prompts.say_notes(stream.result, self._output, self._noted)
         except KeyboardInterrupt:
             self._output.say("\nstopped")
         except ContextOverflowError as error:

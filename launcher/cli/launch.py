@@ -12,6 +12,7 @@ Prompt = Annotated[
     list[str] | None, option("-p --prompt", "TEXT", "Ask this and leave; may be repeated; - is stdin, @FILE a file.")
 ]
 Raw = Annotated[bool, option("--raw", None, "Give the prompt as it is, without the model's template.")]
+Suffix = Annotated[str | None, option("--suffix", "TEXT", "Fill in what is between the prompt and this, or @FILE.")]
 Port = Annotated[int, setting("--port", "N", "0 takes any that is free.", min=0, max=65535)]
 DryRun = Annotated[bool, option("--dry-run", None, "Show what would be done, and do nothing.")]
 Explain = Annotated[bool, option("--explain", None, "The same, with every rejected combination.")]
@@ -28,6 +29,7 @@ def command(
     name: Name = None,
     prompt: Prompt = None,
     raw: Raw = False,
+    suffix: Suffix = None,
     port: Port = 8000,
     dry_run: DryRun = False,
     explain: Explain = False,
@@ -43,6 +45,7 @@ def command(
     if dry_run or explain:
         running.show_plan(plan, output, explain=explain)
     elif prompt:
-        running.answer(plan, output, prompts.read_prompts(prompt), ask, is_raw=raw)
+        manner = prompts.Manner(raw, None if suffix is None else prompts.read_text(suffix))
+        running.answer(plan, output, prompts.read_prompts(prompt), ask, manner)
     else:
         running.serve(plan, output, port)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_type_hints
@@ -150,11 +150,34 @@ class Ask(NamedTuple):
     ] = None
     seed: Annotated[int | None, option("--seed", "N", "The same seed gives the same answer.")] = None
     stop: Annotated[list[str] | None, option("--stop", "TEXT", "Text that ends the answer; may be repeated.")] = None
+    reasoning: Annotated[
+        str | None, option("--reasoning", "HOW", "Whether to think first: on, off, auto, or at most so many tokens.")
+    ] = None
+    json_schema: Annotated[
+        str | None, option("--json-schema", "FILE", "Answer with JSON that satisfies this schema.")
+    ] = None
 
     def sampling(self) -> Sampling:
         names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
         given = {name: getattr(self, name) for name in names if getattr(self, name) != []}
+        if self.reasoning is not None:
+            given["reasoning"] = int(self.reasoning) if self.reasoning.isdigit() else self.reasoning
         return cast("Sampling", {name: value for name, value in given.items() if value is not None})
+
+    def schema(self) -> Mapping[str, Any] | None:
+        """Return the schema in the file that was named, or None; raises UsageError for what is no JSON object."""
+        if self.json_schema is None:
+            return None
+        import json
+
+        path = Path(self.json_schema.removeprefix("@")).expanduser()
+        try:
+            schema = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"`{path}` cannot be read as a JSON schema: {error}") from error
+        if not isinstance(schema, dict):
+            raise UsageError(f"`{path}` is not a JSON schema: that is an object")
+        return schema
 
 
 class Printing(NamedTuple):

@@ -7,17 +7,16 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher.cli.options import Ask, UsageError
 from launcher.output import Output, is_terminal
 from launcher.plans import Plan
-from registry.errors import ContextOverflowError
 
 if TYPE_CHECKING:
-    from engines.generation import Result, Sampling
+    from engines.generation import Result, Target
     from engines.messages import Message
-    from engines.session import Stream
+    from engines.session import Session, Stream
     from launcher.instance import Instance
 
 
@@ -53,48 +52,73 @@ def _is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def check(plan: Plan, ask: Ask) -> None:
-    """Refuse what the engine would refuse, before anything is fetched or started."""
-    if not (sampling := ask.sampling()):
+class Manner(NamedTuple):
+    """How questions are put: as they are instead of by the template, or with what comes after the gap."""
+
+    is_raw: bool = False
+    suffix: str | None = None
+
+
+TEMPLATED = Manner()
+
+
+def check(plan: Plan, ask: Ask, manner: Manner = TEMPLATED) -> None:
+    """Refuse what engine or model would refuse, before anything is fetched or started."""
+    schema = ask.schema()
+    if not (ask.sampling() or schema or manner.suffix is not None):
         return
-    from engines.generation import check_sampling
+    if schema is not None and (manner.is_raw or manner.suffix is not None):
+        raise UsageError("`--json-schema` is for a conversation, not for `--raw` or `--suffix`")
+    from launcher.targets import target_of
 
-    given = check_sampling(sampling)
-    limit = given.get("max_tokens")
-    if isinstance(limit, int) and limit > plan.context_length:
-        raise ContextOverflowError(
-            f"`--max-tokens {limit:,}` is more than the context of {plan.context_length:,} tokens",
-            prompt_tokens=0,
-            context_length=plan.context_length,
-            hint="--context-length max",
-        )
+    _draft(target_of(plan), plan, ask, manner)
 
 
-def answer(
-    instance: Instance,
-    output: Output,
-    questions: Sequence[str],
-    system: str | None,
-    sampling: Sampling,
-    *,
-    is_raw: bool,
-) -> None:
+def _draft(target: Target, plan: Plan, ask: Ask, manner: Manner) -> None:
+    """Make a request such as will be sent: its errors are those to come."""
+    from engines.requests import chat_request, completion_request, infill_request
+
+    if manner.suffix is not None:
+        infill_request(target, "?", manner.suffix, ask.sampling())
+    elif manner.is_raw or "chat" not in plan.model.abilities:
+        completion_request(target, "?", ask.sampling())
+    else:
+        chat_request(target, "?", ask.sampling(), json_schema=ask.schema())
+
+
+def answer(instance: Instance, output: Output, questions: Sequence[str], ask: Ask, manner: Manner) -> None:
     """Print the answer to each question in turn, as it is made."""
     from engines.session import Session
 
     session = Session(instance.process.address, instance.target)
-    has_template = "chat" in instance.plan.model.abilities
-    if not has_template and not is_raw:
+    is_raw = manner.is_raw or "chat" not in instance.plan.model.abilities
+    if is_raw and not manner.is_raw and manner.suffix is None:
         output.say(f"`{instance.plan.name}` has no chat template: the prompt is given as it is")
+    noted: set[str] = set()
     for number, question in enumerate(questions):
         if number and not output.as_json:
             output.write("\n")
-        if is_raw or not has_template:
-            stream: Stream[Any] = session.generate_stream(question, **sampling)
-        else:
-            stream = session.chat_stream(conversation(question, system), **sampling)
+        stream = _ask(session, question, ask, manner._replace(is_raw=is_raw))
         with instance.explaining():
-            print_stream(stream, output, is_last=number == len(questions) - 1)
+            result = print_stream(stream, output, is_last=number == len(questions) - 1)
+        say_notes(result, output, noted)
+
+
+def _ask(session: Session, question: str, ask: Ask, manner: Manner) -> Stream[Any]:
+    if manner.suffix is not None:
+        return session.infill_stream(question, manner.suffix, **ask.sampling())
+    if manner.is_raw:
+        return session.generate_stream(question, **ask.sampling())
+    talk = conversation(question, ask.system)
+    return session.chat_stream(talk, json_schema=ask.schema(), **ask.sampling())
+
+
+def say_notes(result: Result, output: Output, noted: set[str]) -> None:
+    """Say what was done otherwise than asked, once."""
+    for note in result.notes:
+        if note not in noted:
+            output.say(note)
+            noted.add(note)
 
 
 def conversation(question: str, system: str | None) -> list[Message]:
@@ -128,7 +152,9 @@ def describe_result(result: Result) -> dict[str, Any]:
         "usage": {
             "prompt_tokens": result.usage.prompt_tokens,
             "completion_tokens": result.usage.completion_tokens,
+            "reasoning_tokens": result.usage.reasoning_tokens,
             "total_tokens": result.usage.total_tokens,
         },
         "timings": result.timings._asdict(),
+        "notes": list(result.notes),
     }

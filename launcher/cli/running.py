@@ -54,16 +54,15 @@ def start(plan: Plan, output: Output, *, is_probed: bool) -> Instance:
     return instance
 
 
-def answer(plan: Plan, output: Output, questions: Sequence[str], ask: Ask, *, is_raw: bool) -> None:
+def answer(plan: Plan, output: Output, questions: Sequence[str], ask: Ask, manner: prompts.Manner) -> None:
     """Answer the questions and leave."""
-    sampling = ask.sampling()
-    prompts.check(plan, ask)
+    prompts.check(plan, ask, manner)
     plan = settle(plan, output.progress)
     announce(plan, output)
     # The first question is itself the proof that the model runs.
     instance = start(plan, output, is_probed=False)
     try:
-        prompts.answer(instance, output, questions, ask.system, sampling, is_raw=is_raw)
+        prompts.answer(instance, output, questions, ask, manner)
     finally:
         instance.stop()
 

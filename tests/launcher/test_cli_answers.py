@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -95,9 +96,33 @@ def test_one_json_object_a_question(run: Run) -> None:
     assert done.err == ""
     assert [(answer["event"], answer["text"]) for answer in done.events] == [("answer", "one"), ("answer", "two words")]
     answer = done.events[1]
-    assert set(answer) == {"schema", "event", "text", "reasoning", "finish_reason", "usage", "timings"}
-    assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8}
+    assert set(answer) == {"schema", "event", "text", "reasoning", "finish_reason", "usage", "timings", "notes"}
+    assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 2, "reasoning_tokens": 0, "total_tokens": 8}
     assert set(answer["timings"]) == {"queue_s", "first_token_s", "total_s", "tokens_per_s"}
+
+
+def test_an_answer_by_a_schema_is_json(run: Run, tmp_path: Path) -> None:
+    schema = tmp_path / "boat.json"
+    schema.write_text('{"type": "object", "properties": {"boat": {"const": "Nyx"}}, "required": ["boat"]}')
+    done = run(*ECHO, "-p", "A boat?", "--json-schema", str(schema))
+    assert (done.code, json.loads(done.out)) == (0, {"boat": "Nyx"})
+    done = run(*ECHO, "-p", "A boat?", "--json-schema", str(tmp_path / "gone.json"))
+    assert (done.code, done.out) == (2, "")
+    assert "cannot be read as a JSON schema" in done.err
+    assert run(*ECHO, "-p", "A boat?", "--raw", "--json-schema", str(schema)).code == 2
+
+
+def test_what_the_template_does_not_know_is_said_once(run: Run) -> None:
+    done = run(*ECHO, "-p", "one", "-p", "two", "--system", "Be brief.", "--", "--no-system-role")
+    assert (done.code, done.out) == (0, "Be brief.\n\none\n\nBe brief.\n\ntwo")
+    assert done.err.count("has no system role") == 1
+
+
+def test_what_the_model_cannot_do_is_refused_before_anything_starts(run: Run) -> None:
+    for options in (("--reasoning", "on"), ("--suffix", "end")):
+        done = run(*ECHO, "-p", "begin", *options)
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith("error: `smollm2-instruct` ")
 
 
 def test_quiet_leaves_the_answer(run: Run) -> None:

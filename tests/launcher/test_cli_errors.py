@@ -68,7 +68,7 @@ def test_what_cannot_be_combined_says_what_can(run: Run) -> None:
         ((*ASK_ECHO, "--top-p", "2"), "`top_p` must be a number above 0 and at most 1, not `2.0`"),
         ((*ASK_ECHO, "--temperature", "-1"), "`temperature` must be a number from 0 to 2, not `-1.0`"),
         ((*ASK_ECHO, "--max-tokens", "0"), "`max_tokens` must be a whole number of at least 1, not `0`"),
-        ((*ASK_ECHO, "--max-tokens", "9000"), "`--max-tokens 9,000` is more than the context of 8,192 tokens"),
+        ((*ASK_ECHO, "--max-tokens", "9000"), "`max_tokens` of 9,000 is more than the context of 8,192 tokens"),
         ((*ASK_ECHO, "--stop", ""), "`stop` must be a text or a list of texts, none of them empty, not `['']`"),
         (("chat", *ECHO, "--min-p", "7"), "`min_p` must be a number from 0 to 1, not `7.0`"),
         ((*ECHO, "--concurrency", "0"), "`concurrency` must be a whole number of at least 1, not `0`"),

@@ -287,3 +287,49 @@ def test_in_the_foreground_a_dead_engine_ends_it() -> None:
         ended = run_gateway(served_by(echo), "127.0.0.1", free_port(), on_ready=urls.append, is_alive=lambda: not urls)
     assert ended is None
     assert urls[0].endswith("/v1")
+
+
+# --- more than text for text -----------------------------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"boat": {"const": "Nyx"}}, "required": ["boat"]}
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"place": {"const": "Paris"}}, "required": ["place"]},
+    },
+}
+
+
+def test_a_schema_log_probabilities_and_vectors_reach_clients(client: OpenAI) -> None:
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "boat", "schema": SCHEMA}}
+    answer = client.chat.completions.create(
+        model="echo", messages=TALK, response_format=wanted, logprobs=True, top_logprobs=1
+    )
+    choice = answer.choices[0]
+    assert json.loads(choice.message.content or "") == {"boat": "Nyx"}
+    assert choice.logprobs is not None
+    assert [each.token for each in choice.logprobs.content or ()] == ['{"boat":', ' "Nyx"}']
+    old = client.completions.create(model="echo", prompt="one two", logprobs=1).choices[0].logprobs
+    assert old is not None
+    assert (old.tokens, old.text_offset) == (["one", " two"], [0, 3])
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_call_of_a_tool_reaches_clients_whole_and_streamed(client: OpenAI, choice: Any) -> None:
+    asked: Any = {"model": "echo", "messages": TALK, "tools": [WEATHER], "tool_choice": choice}
+    answer = client.chat.completions.create(**asked).choices[0]
+    assert answer.finish_reason == "tool_calls"
+    calls: Any = answer.message.tool_calls
+    assert [(each.function.name, json.loads(each.function.arguments)) for each in calls] == [
+        ("weather", {"place": "Paris"})
+    ]
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    streamed: list[Any] = [each for chunk in chunks for each in chunk.choices[0].delta.tool_calls or ()]
+    assert [each.function.name for each in streamed] == ["weather"]
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_vectors_are_refused_where_the_model_makes_none(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="has not the ability `embed`"):
+        client.embeddings.create(model="echo", input=["a boat"])
