@@ -2,8 +2,8 @@
 
 Layout as in the format's specification (ggml, docs/gguf.md), versions 2 and 3: magic, version, counts of tensors and
 of keys, then keys with typed values, little-endian. Writers put the architecture's keys before the vocabulary, whose
-arrays are long: reading stops there, and the template's key, which comes after them, is only looked for. So a header
-can be read where only parts of the file are to be had, a few kilobytes from its beginning.
+arrays are long: reading stops there, and what comes after them is only looked for. So a header can be read where only
+parts of the file are to be had, a few kilobytes from its beginning.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 # The value types that have a fixed size, by their number: struct codes.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
+_UINT32, _STRING, _ARRAY = 4, 8, 9
 _LONGEST_LIST = 1_000
-_TEMPLATE_WITHIN_BYTES = 64 * 1024 * 1024
+_LATE_WITHIN_BYTES = 64 * 1024 * 1024
 
-# `general.file_type` as llama.cpp numbers it (llama_ftype).
+_FILE_TYPE_KEY = "general.file_type"
+# Its values as llama.cpp numbers them (llama_ftype).
 _FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
@@ -49,7 +50,8 @@ def read_gguf_facts(path: Path) -> GgufFacts:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             values = _Reader(_Mapped(content)).scalars()
-            has_template = content.find(b"tokenizer.chat_template", 0, _TEMPLATE_WITHIN_BYTES) >= 0
+            has_template = content.find(b"tokenizer.chat_template", 0, _LATE_WITHIN_BYTES) >= 0
+            file_type = values.get(_FILE_TYPE_KEY) or _late_number(content, _FILE_TYPE_KEY)
     except (struct.error, UnicodeDecodeError, ValueError) as error:
         raise NotGgufError(
             f"`{path.name}` begins as GGUF, but its header cannot be read", details=(str(path),)
@@ -57,7 +59,7 @@ def read_gguf_facts(path: Path) -> GgufFacts:
     architecture = values.get("general.architecture")
     return GgufFacts(
         architecture=architecture if isinstance(architecture, str) else None,
-        quantization=_FILE_TYPES.get(_whole(values.get("general.file_type")) or -1, "none"),
+        quantization=_FILE_TYPES.get(_whole(file_type) or -1, "none"),
         context_length=_whole(values.get(f"{architecture}.context_length")),
         parameters=_whole(values.get("general.parameter_count")),
         has_template=has_template,
@@ -76,6 +78,13 @@ def read_gguf_values_at(path: Path) -> dict[str, object]:
     """Return the same of a file on disk."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return read_gguf_values(_Mapped(content))
+
+
+def _late_number(content: mmap.mmap, name: str) -> int | None:
+    """Return the value of a key behind the vocabulary, where llama.cpp's quantize puts what it sets anew."""
+    found = content.find(name.encode(), 0, _LATE_WITHIN_BYTES)
+    kind, value = struct.unpack_from("<II", content, found + len(name)) if found >= 0 else (None, None)
+    return value if kind == _UINT32 else None
 
 
 def _whole(value: object) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from engines.environment import LOCKS
 from engines.known_architectures import FOLDER, knows_architecture, listed_version
 from registry.facts import facts_of_config, facts_of_gguf, facts_of_params
-from registry.gguf_header import read_gguf_values
+from registry.gguf_header import read_gguf_facts, read_gguf_values
 from registry.spec import Architecture
 from tests.fakes.configured import GPTQ, LLAMA, gguf
 
@@ -59,6 +60,16 @@ def test_a_gguf_header_is_read_up_to_its_vocabulary() -> None:
     assert (facts.architecture.model_type, facts.context_length) == ("llama", 4096)
     assert (facts.architecture.heads, facts.architecture.kv_heads) == (12, 3)
     assert pieces.furthest < 1000
+
+
+def test_a_file_that_llama_cpp_has_just_quantized_says_how_behind_its_vocabulary(tmp_path: Path) -> None:
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    words = text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2000) + 2000 * text("word")
+    file_type = text("general.file_type") + struct.pack("<II", 4, 15)
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + words + file_type)
+    assert read_gguf_facts(tmp_path / "m.gguf").quantization == "Q4_K_M"
 
 
 @given(st.binary(max_size=200))
