@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="of each stream; the end of the text is ignored")
     parser.add_argument("--context", type=int, default=1024, help="tokens of each stream's cache")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="float32", help="auto: what the engine takes on a CPU")
     parser.add_argument("--attn-implementation", default="sdpa")
     return parser.parse_args()
 
@@ -39,8 +39,9 @@ def load(options: argparse.Namespace) -> tuple[Any, Any]:
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    dtype = "float32" if options.dtype == "auto" else options.dtype
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        options.model, dtype=options.dtype, attn_implementation=options.attn_implementation, local_files_only=True
+        options.model, dtype=dtype, attn_implementation=options.attn_implementation, local_files_only=True
     )
     return model, transformers.AutoTokenizer.from_pretrained(options.model, local_files_only=True)
 
