@@ -58,6 +58,13 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         Cause("the model's tokenizer is missing", "fetch the model again, with `tokenizer.json` or `tokenizer.model`"),
     ),
     (
+        r"(?m)^(\S.*?) +\| MISMATCH +\|.*?ckpt: torch\.Size\((.+?)\) vs model: ?torch\.Size\((.+?)\)",
+        Cause(
+            "the model's config contradicts its weights: `{0}` has the shape {1}, not {2}",
+            "`quantization_config` or sizes in `config.json` are of other weights: take another conversion",
+        ),
+    ),
+    (
         r"error: \w+: the weights lack (.+)",
         Cause("the weights lack {0}", "the model's `config.json` says other than its weights: take another conversion"),
     ),

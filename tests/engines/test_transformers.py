@@ -125,6 +125,14 @@ WORDS = [
         "the weights lack 3 of the model's tensors, `lm_head.weight` among them",
     ),
     (
+        "model.layers.{0, 1}.self_attn.k_proj.qweight | MISMATCH | Reinit due to size mismatch - ckpt: "
+        "torch.Size([32, 128]) vs model:torch.Size([64, 128]) \n"
+        "transformers: error: RuntimeError: You set `ignore_mismatched_sizes` to `False`, thus raising an error. For "
+        "details look at the above report!",
+        "the model's config contradicts its weights: `model.layers.{0, 1}.self_attn.k_proj.qweight` has the shape "
+        "[32, 128], not [64, 128]",
+    ),
+    (
         "transformers: error: ImportError: Using `bitsandbytes` 4-bit quantization requires bitsandbytes: `pip install "
         "-U bitsandbytes>=0.46.1`",
         "`bitsandbytes` is not installed where the engine runs",
@@ -386,7 +394,7 @@ def test_a_quantization_config_that_contradicts_the_weights(
     config = json.loads((folder / "config.json").read_text())
     change(folder / "config.json", quantization_config={**config["quantization_config"], **changes})
     change(folder / "quantize_config.json", **changes)
-    with pytest.raises(LoadError, match="quantization"):
+    with pytest.raises(LoadError, match="contradicts its weights"):
         start(folder, model_format="gptq", quantization="Int4").wait_ready(200)
 
 
