@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from launcher import ResolutionError, plan, pull
 from launcher.settling import settle
-from tests.fakes.configured import AWQ, GPTQ, LLAMA, gguf, publish_folder, weights_asked_for, write_layer
+from tests.fakes.configured import (
+    AWQ,
+    GPTQ,
+    LLAMA,
+    WEIGHTS_BYTES,
+    gguf,
+    publish_folder,
+    weights_asked_for,
+    write_layer,
+)
 from tests.fakes.hub import HubServer
 from tests.launcher.commands import Run
+from tests.registry.archives import pack
 
 REPO = "org/weighed"
 ACT_ORDER = GPTQ | {"desc_act": True}
@@ -200,6 +211,33 @@ def test_a_gguf_that_llama_cpp_knows_is_fetched(hub: HubServer, layer: Path) -> 
     hub.add_repo(REPO, {"w.Q4_K_M.gguf": content})
     write_layer(layer, {"gguf": ("Q4_K_M", REPO)})
     assert pull("weighed").read_bytes() == content
+
+
+def test_a_gguf_at_a_plain_address_is_looked_into(hub: HubServer, layer: Path) -> None:
+    content = gguf("novelty")
+    commit = hub.add_repo("files/here", {"w.Q4_K_M.gguf": content})
+    address, sha256 = f"{hub.cdn_url}/files/here/{commit}/", hub.sha256("files/here", "w.Q4_K_M.gguf")
+    layer.write_text(
+        "name: weighed\nspecs:\n  - format: gguf\n    size_in_billions: 1\n    quantizations: [Q4_K_M]\n    sources:\n"
+        f"      url: {{address: '{address}', file: w.Q4_K_M.gguf, files: {{w.Q4_K_M.gguf: {{sha256: {sha256}}}}}}}\n"
+    )
+    with pytest.raises(ResolutionError, match="does not know the architecture `novelty`"):
+        pull("weighed")
+    assert weights_asked_for(hub) == []
+
+
+def test_an_archive_is_looked_into_without_fetching_it(hub: HubServer, layer: Path) -> None:
+    params = b'{"dim": 4096, "n_layers": 2, "n_heads": 32, "n_kv_heads": 8}'
+    content = pack({"own/params.json": params, "own/consolidated.safetensors": bytes(WEIGHTS_BYTES)})
+    commit = hub.add_repo("files/here", {"own.tar": content})
+    address, md5 = f"{hub.cdn_url}/files/here/{commit}/own.tar", hashlib.md5(content).hexdigest()
+    layer.write_text(
+        "name: weighed\nspecs:\n  - format: mistral\n    size_in_billions: 1\n    quantizations: [none]\n    sources:\n"
+        f"      url: {{address: '{address}', md5: {md5}}}\n"
+    )
+    architecture = settle(plan("weighed")).settings.architecture
+    assert (architecture.heads, architecture.kv_heads, architecture.layers) == (32, 8, 2)
+    assert weights_asked_for(hub) == []
 
 
 def test_a_small_gguf_is_looked_at_when_it_is_here(hub: HubServer, layer: Path) -> None:
