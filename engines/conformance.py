@@ -432,7 +432,12 @@ class EngineConformance:
         """Nothing of a character that is split over tokens is lost or shown early, whatever the text."""
         if "json_schema" in running.target.features:
             text = "Grüße, 世界 🙂 und 🦙🏳️‍🌈"
-            schema = {"type": "object", "properties": {"a": {"const": text}}, "required": ["a"]}
+            schema = {
+                "type": "object",
+                "properties": {"a": {"const": text}},
+                "required": ["a"],
+                "additionalProperties": False,
+            }
             stream = running.session.chat_stream("Go on", json_schema=schema, temperature=0, max_tokens=120)
             chunks = [chunk.text for chunk in stream]
             assert stream.result.parsed == {"a": text}

@@ -122,6 +122,10 @@ def test_where_no_parser_is_known_tools_are_not_offered(calls: str | None) -> No
     assert "--enable-auto-tool-choice" not in command_of(SETTINGS._replace(chat=Chat(tool_calls=calls)))
 
 
+def test_json_has_no_white_space_to_lose_oneself_in() -> None:
+    assert json.loads(value_of("--structured-outputs-config", SETTINGS))["disable_any_whitespace"] is True
+
+
 def test_reasoning_is_told_by_the_catalogues_tags() -> None:
     settings = SETTINGS._replace(chat=Chat(reasoning=Reasoning("<think>", "</think>")))
     assert value_of("--reasoning-parser-plugin", settings) == str(REASONING_PLUGIN)
