@@ -30,7 +30,7 @@ def settle(plan: Plan, report: Report = ignore) -> Plan:
             moves.append(_move(looked_at, facts, plan))
     if plan.resolution.conflicts:
         return plan_knowing(plan.asked, must_load=True)
-    return replace(plan, warnings=(*plan.warnings, *moves))
+    return replace(plan, warnings=(*plan.warnings, *moves)) if moves else plan
 
 
 def _is_looked_at(plan: Plan) -> bool:
