@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -72,6 +71,8 @@ def _schema_of_call(function: Mapping[str, Any]) -> dict[str, Any]:
 
 def parse_written_call(engine: str, text: str) -> ToolCall:
     """Return the call that an answer by `call_schema` is; raises GenerationError where it is cut."""
+    import uuid
+
     try:
         call = json.loads(text)
     except ValueError:

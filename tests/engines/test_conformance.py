@@ -12,6 +12,7 @@ from engines.echo import Echo
 from engines.installing import build_environment
 from engines.llama_cpp import LlamaCpp
 from engines.machine import read_machine
+from launcher.gateway.conformance import GatewayConformance
 from registry.spec import Chat, Reasoning
 from tests.fakes.fim import with_fill_in
 from tests.fakes.smollm2 import install_smollm2
@@ -20,7 +21,7 @@ from tests.fakes.templates import NO_SYSTEM, THINKING, TOOLS
 HYBRID = Reasoning("<think>", "</think>", hybrid=True)
 
 
-class TestEcho(EngineConformance):
+class TestEcho(GatewayConformance, EngineConformance):
     engine = Echo()
 
     @pytest.fixture(scope="class")
@@ -57,7 +58,7 @@ class TestThinkingEcho(TestEcho):
         )
 
 
-class LlamaCppConformance(EngineConformance):
+class LlamaCppConformance(GatewayConformance, EngineConformance):
     engine = LlamaCpp()
 
     @pytest.fixture(scope="class")
