@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", default="", help="those whose engine, format and quantization contain this text")
     parser.add_argument("--record", type=Path, help="write the rows to this JSON file")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what runs is ended
     wanted = [each for each in COMBINATIONS if given.only in f"{each.engine} {each.model_format} {each.quantization}"]
     rows: list[Measured] = []
     with _workplace(given.weights) as (hub, environ):
