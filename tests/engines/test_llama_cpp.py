@@ -51,6 +51,19 @@ def test_the_catalogues_template_goes_before_the_files() -> None:
     assert command[-4:] == ("--chat-template", "{{ messages }}", "--verbosity", "2")
 
 
+def test_on_gpus_all_layers_are_there_and_only_those_gpus_are_seen() -> None:
+    settings = Settings("m", Path("/m.gguf"), 1024, 1, 1, 1, accelerator="cuda", gpus=(1, 3))
+    command = LlamaCpp().command("python", settings, SOCKET)
+    assert command[command.index("--gpu-layers") + 1] == "all"
+    assert LlamaCpp().variables(settings)["CUDA_VISIBLE_DEVICES"] == "1,3"
+    assert "CUDA_VISIBLE_DEVICES" not in LlamaCpp().variables(settings._replace(accelerator="metal", gpus=()))
+
+
+def test_a_model_of_vectors_is_started_for_them() -> None:
+    settings = Settings("m", Path("/m.gguf"), 1024, 1, 1, 1, embeds=True)
+    assert "--embedding" in LlamaCpp().command("python", settings, SOCKET)
+
+
 def test_without_a_socket_it_listens_on_a_port() -> None:
     command = LlamaCpp().command("python", Settings("m", Path("m"), 1, 1, 1, 1), Address("http://127.0.0.1:8123"))
     where = command.index("--host")
