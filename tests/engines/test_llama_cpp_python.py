@@ -345,11 +345,3 @@ def test_an_architecture_that_it_does_not_know(start: Start, weights: Path, tmp_
 def test_a_context_that_the_memory_cannot_hold(start: Start, weights: Path) -> None:
     with pytest.raises(OutOfMemoryError, match="not enough memory"):
         start(weights, context_length=400_000, limit=MEMORY_LIMIT).wait_ready(120)
-
-
-@pytest.mark.engine
-def test_an_address_that_is_taken(start: Start, weights: Path) -> None:
-    process = start(weights)
-    session_of(process)
-    with pytest.raises(LoadError, match="address already in use"):
-        start(weights, "--socket", str(process.address.socket)).wait_ready(120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import socket
@@ -16,7 +17,7 @@ import pytest
 from engines.connection import Connection
 from engines.generation import Post
 from engines.session import Session
-from openai_server import Token
+from openai_server import Token, add_arguments, serve
 from registry.errors import ContextOverflowError, GenerationError
 from tests.fakes.word_backend import Served, WordBackend, served
 
@@ -176,6 +177,16 @@ def test_health_models_and_what_there_is_not(running: Served) -> None:
 def test_it_listens_on_a_port_too(unused_port: int) -> None:
     with served(WordBackend(), on_port=unused_port) as words:
         assert session(words).generate("one").text == "one"
+
+
+def test_a_port_that_is_taken_ends_it_with_the_reason() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = parser.parse_args(["--model", "m", "--alias", "m", "--ctx-size", "64", "--port", port])
+        with pytest.raises(SystemExit, match=r"words: error: .*address already in use"):
+            serve(WordBackend(), arguments)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class Context:
     def _keep(self, count: int) -> int:
         """Forget all but the first `count` tokens, or all of them where that cannot be; return how many are held."""
         if not self._can_keep(count):
-            llama_cpp.llama_memory_clear(self._memory, True)
+            llama_cpp.llama_memory_seq_rm(self._memory, 0, 0, -1)  # never fails, and leaves the cache's bytes alone
             count = 0
         del self.held[count:]
         self._steps_end = count

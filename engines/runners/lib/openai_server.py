@@ -64,9 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def serve(backend: Backend, arguments: argparse.Namespace) -> None:
-    """Answer requests where the arguments say until the process is ended."""
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(listen(backend, arguments))
+    """Answer requests where the arguments say until the process is ended; it ends here where that cannot be."""
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(listen(backend, arguments))
+    except OSError as error:
+        sys.exit(f"{backend.name}: error: {error.strerror or error}")
 
 
 async def listen(backend: Backend, arguments: argparse.Namespace) -> None:
