@@ -88,6 +88,7 @@ def _run(name: str, step: Step, python: Path, source: Path | None, folder: Path)
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        cwd=KEPT,  # gptqmodel writes logs into the folder that it is started in
         env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), "HF_HUB_OFFLINE": "1"},
     )
     if done.returncode:
