@@ -115,13 +115,6 @@ def test_what_is_not_distributed_runs_on_one_gpu(layer: Path) -> None:
     assert plan("mistral-instruct-v0.2", gpus=1, **line).settings.gpus == (0,)  # type: ignore[arg-type]
 
 
-def test_an_engine_for_one_gpu(layer: Path) -> None:
-    layer.write_text("[]")
-    with pytest.raises(ResolutionError) as caught:
-        plan("mistral-instruct-v0.2", gpus=2, engine="llama.cpp", model_format="gguf", quantization="Q4_0")
-    assert any("`llama.cpp` runs a model on one GPU only" in detail for detail in caught.value.details)
-
-
 @pytest.mark.parametrize("words", [("--gpus", "none"), ("--n-gpu", "none")])
 def test_without_gpus_it_is_the_build_for_the_cpu(run: Run, layer: Path, words: tuple[str, ...]) -> None:
     layer.write_text("[]")

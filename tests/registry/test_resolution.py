@@ -734,3 +734,10 @@ def test_the_same_question_has_the_same_answer(
         except ResolutionError as error:
             answers.append((error.message, error.details, error.hint, error.rejected))
     assert answers[0] == answers[1]
+
+
+def test_an_engine_for_one_gpu_is_given_no_more() -> None:
+    single = Capability("single", (FormatSupport("gguf"),), {"cuda": 0})
+    with pytest.raises(ResolutionError) as raised:
+        resolve(Request("small", gpus=2), model(specs=[spec()]), capabilities=[single], machine=CUDA)
+    assert "`single` runs a model on one GPU only" in raised.value.details
