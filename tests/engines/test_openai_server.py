@@ -246,6 +246,14 @@ def test_a_template_may_have_opened_the_thinking(thinking: Served) -> None:
     assert (reply.text, reply.reasoning) == ("Yes", "I ponder")
 
 
+def test_what_a_schema_holds_is_the_answer_even_where_thinking_was_opened(thinking: Served) -> None:
+    thinking.backend.opening = " <think> \n"
+    thinking.backend.reply = ['{"a":', " 1}"]
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    _, answer = ask(thinking, CHAT, {"messages": TALK, "response_format": schema})
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": '{"a": 1}'}
+
+
 def test_without_thinking_all_is_the_answer(thinking: Served) -> None:
     thinking.backend.reply = ["<the", "n> </think>"]
     reply = session(thinking).chat("really?")

@@ -149,7 +149,8 @@ class _Server:
         if asked.must_call:
             asked = asked._replace(json_schema=call_schema(asked.tools))
         generation = _generation(asked, prompt_ids, self._backend.context_length)
-        tags = self._tags if asked.is_chat else None
+        # What is held to a schema from its first token on is no thinking, even where the template opened it.
+        tags = self._tags if asked.is_chat and generation.json_schema is None else None
         is_open = tags is not None and self._is_open(prompt_ids, tags)
         answer = Answer(asked, len(prompt_ids), tags, is_open=is_open, style=self._style)
         envelope = Envelope(next(self._identities), self._model, is_chat=asked.is_chat)
