@@ -8,6 +8,8 @@ from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
+from engines.causes import find_cause
+from engines.own_server import server_options
 from registry.spec import Capability, FormatSupport, Machine, quantization_bits
 
 RUNNER = Path(__file__).with_name("runners") / "transformers.py"
@@ -15,6 +17,7 @@ RUNNER = Path(__file__).with_name("runners") / "transformers.py"
 FETCH_AGAIN = "remove the file and fetch it again"
 TAKE_LESS = "ask for less: a smaller `--context-length` or `--concurrency`, or another quantization"
 INSTALL = "launch engines install transformers"
+OWN_OPTIONS = "`--attn-implementation`, `--max-batch-tokens`, `--no-prefix-caching` and `--chat-template`"
 OTHER_FORMAT = "choose another format, so that another engine runs it"
 NOT_ENOUGH = Cause("there is not enough memory for the model and its context", TAKE_LESS, is_out_of_memory=True)
 # What the log says, what it means ({0} is the first group), what to do. The first that is found counts. Written to the
@@ -34,7 +37,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         r"contains custom code which must be executed",
         Cause(
             "the model brings Python code of its own, which runs only if you say so",
-            "`--trust-remote-code`, if you trust whoever published it",
+            "add `--trust-remote-code` if you trust whoever published it",
         ),
     ),
     (
@@ -76,7 +79,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     (r"No module named '([\w.]+)'", Cause("`{0}` is not installed where the engine runs", INSTALL)),
     (
         r"error: unrecognized arguments: (.+)",
-        Cause("the engine `transformers` has no option `{0}`", "docs/engine-transformers.md lists those that it has"),
+        Cause("the engine `transformers` has no option `{0}`", f"behind `--` it takes {OWN_OPTIONS}"),
     ),
     (r"(?m)^transformers: error: (.+)", Cause("Transformers could not start: {0}")),
 )
@@ -98,7 +101,7 @@ class Transformers:
         ),
         ranks={"cuda": 1, "metal": 1, "cpu": 1},
         aliases=("hf", "huggingface"),
-        features=frozenset({"batching", "logprobs", "json_schema", "reasoning", "several_gpus"}),
+        features=frozenset({"batching", "logprobs", "json_schema", "tools", "reasoning", "several_gpus"}),
         setup_bytes=3_600_000_000,
         cpu_dtype="float32",
     )
@@ -110,14 +113,9 @@ class Transformers:
     def command(self, python: str, settings: Settings, address: Address) -> tuple[str, ...]:
         return (
             *(python, "-P", *_one_process_for_each_gpu(settings), str(RUNNER)),
-            *("--model", str(settings.model_path.absolute())),
-            *("--alias", settings.name),
-            *_listen_on(address),
-            *("--ctx-size", str(settings.context_length)),
-            *("--parallel", str(settings.slots)),
+            *server_options(settings, address),
             *("--threads", str(settings.batch_threads)),
             *_loading(settings),
-            *_chatting(settings),
             *settings.arguments,
         )
 
@@ -136,10 +134,7 @@ class Transformers:
         return found and found.group(1)
 
     def cause_of(self, log: str) -> Cause | None:
-        for pattern, cause in CAUSES:
-            if found := re.search(pattern, log):
-                return cause._replace(message=cause.message.format(*found.groups()))
-        return None
+        return find_cause(log, CAUSES)
 
 
 def _one_process_for_each_gpu(settings: Settings) -> tuple[str, ...]:
@@ -156,18 +151,3 @@ def _loading(settings: Settings) -> Iterator[str]:
         yield from ("--quantize", f"{bits}-bit")
     if settings.trusts_remote_code:
         yield "--trust-remote-code"
-
-
-def _chatting(settings: Settings) -> Iterator[str]:
-    chat = settings.chat
-    if chat.template is not None:
-        yield from ("--chat-template", chat.template)
-    if chat.reasoning is not None and chat.reasoning.start and chat.reasoning.end:
-        yield from ("--reasoning-start", chat.reasoning.start, "--reasoning-end", chat.reasoning.end)
-
-
-def _listen_on(address: Address) -> tuple[str, ...]:
-    if address.socket is not None:
-        return ("--socket", str(address.socket))
-    host, _, port = address.url.removeprefix("http://").rpartition(":")
-    return ("--host", host, "--port", port)

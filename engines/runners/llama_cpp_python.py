@@ -48,7 +48,6 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llama-cpp-python", usage="--model FILE [option]...", allow_abbrev=False)
     add_arguments(parser)
-    parser.add_argument("--chat-template", metavar="TEXT|FILE", help="instead of the file's own")
     parser.argument_default = argparse.SUPPRESS  # what is not given is llama_cpp.Llama's to choose
     for name, kind in PLAIN.items():
         parser.add_argument(*_flags(name), dest=name, type=kind, metavar="VALUE")

@@ -24,7 +24,6 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--quantize", choices=("8-bit", "4-bit"), help="by bitsandbytes, while the weights are read")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="the type to compute in, and of the cache")
     parser.add_argument("--threads", type=int, metavar="N", help="processor cores to compute with")
-    parser.add_argument("--chat-template", metavar="TEXT|FILE", help="instead of the model's own")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the Python code beside the weights")
     parser.add_argument("--attn-implementation", metavar="NAME", help="sdpa, eager, flash_attention_2 or _3")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,13 @@ import pytest
 
 from engines.base import Address, Settings
 from engines.conformance import Checkpoint, EngineConformance, Running
-from engines.generation import Target
+from engines.generation import Sampling, Target
 from engines.process import EngineProcess, new_address
 from engines.session import Session
 from engines.transformers import RUNNER, Transformers
 from registry.errors import GenerationError, InvalidRequestError, LoadError, OutOfMemoryError
 from registry.spec import Chat, Reasoning
+from tests.fakes.templates import TOOLS
 from tests.weights.build import make_python
 from tests.weights.built import BuiltWeights
 
@@ -71,10 +73,11 @@ def test_only_whole_weights_are_quantized_while_they_are_read(
 
 
 def test_the_catalogues_template_and_tags_reach_it() -> None:
-    chat = Chat(template="{{ messages }}", reasoning=Reasoning("<think>", "</think>"))
+    chat = Chat(template="{{ messages }}", reasoning=Reasoning("<think>", "</think>"), tool_calls="mistral")
     given = options_of(settings_of(chat=chat, dtype="bfloat16"))
     assert given["--chat-template"] == "{{ messages }}"
     assert (given["--reasoning-start"], given["--reasoning-end"]) == ("<think>", "</think>")
+    assert given["--tool-calls"] == "mistral"
     assert given["--dtype"] == "bfloat16"
 
 
@@ -205,6 +208,15 @@ def test_the_runner_refuses_options_that_it_does_not_know(arguments: tuple[str, 
     assert words.partition(": ")[2].removeprefix("'").removesuffix("'") in cause.message
 
 
+def test_the_options_that_it_names_are_those_of_the_runner() -> None:
+    cause = ENGINE.cause_of("transformers: error: unrecognized arguments: --gpu-layers 1")
+    assert cause is not None
+    assert cause.hint is not None
+    named = re.findall(r"`(--\w[\w-]*)`", cause.hint)
+    assert named
+    assert set(named) <= set(re.findall(r"--\w[\w-]*", run_runner("--help").stdout))
+
+
 def test_the_runner_names_a_missing_model(tmp_path: Path) -> None:
     result = run_runner("--model", str(tmp_path / "gone"), "--alias", "m", "--ctx-size", "8")
     assert result.returncode == 1
@@ -332,6 +344,34 @@ def test_a_json_schema_that_cannot_be_used_is_refused(start: Start, built_weight
     with pytest.raises(InvalidRequestError, match="schema"):
         session_of(process).chat("Hi", json_schema={"type": "nosuch"})
     assert session_of(process).generate("Hi", max_tokens=1).usage.completion_tokens == 1
+
+
+def weather(location: str) -> str:
+    """Return the weather at `location`."""
+    return f"rain in {location}"
+
+
+def tide(harbour: str) -> str:
+    """Return the tide in `harbour`."""
+    return f"low in {harbour}"
+
+
+@pytest.mark.engine
+def test_a_call_that_is_required_is_one_of_the_tools(start: Start, built_weights: BuiltWeights) -> None:
+    chat = Chat(template=TOOLS, tool_calls="hermes")
+    process = start(built_weights["smollm2-pytorch"], chat=chat, context_length=1024)
+    process.wait_ready(120)
+    session = session_of(process)
+    question = {"role": "user", "content": "What is the weather in Paris?"}
+    asked: Sampling = {"temperature": 0, "max_tokens": 128}
+    reply = session.chat([question], tools=[weather, tide], tool_choice="required", **asked)
+    (call,) = reply.tool_calls
+    assert (reply.finish_reason, reply.text) == ("tool_calls", "")
+    known: dict[str, Callable[..., str]] = {"weather": weather, "tide": tide}
+    talk = [question, reply.message, call.answer(known[call.name](**call.arguments))]
+    assert session.chat(talk, tools=[weather, tide], **asked).text
+    (named,) = session.chat([question], tools=[weather, tide], tool_choice="tide", **asked).tool_calls
+    assert (named.name, list(named.arguments)) == ("tide", ["harbour"])
 
 
 @pytest.mark.engine

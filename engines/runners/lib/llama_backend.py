@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import llama_cpp
@@ -20,7 +19,7 @@ from llama_decoding import Context, Left
 from llama_sampling import Sampler
 from llama_vocabulary import Vocabulary
 from openai_backend import Generation, Message, TemplateError, Token, Tool
-from openai_tools import FORMATS
+from openai_server import marks_of, read_template
 
 
 class LlamaBackend:
@@ -33,8 +32,7 @@ class LlamaBackend:
         llama.verbose = False
         llama_cpp._logger.set_verbose(False)  # what goes wrong is still in the log
         self.context_length = arguments.ctx_size
-        marks = (arguments.reasoning_start, arguments.reasoning_end, *FORMATS.get(arguments.tool_calls, ()))
-        self._vocabulary = Vocabulary(llama, shown=marks)
+        self._vocabulary = Vocabulary(llama, shown=marks_of(arguments))
         self._context = Context(llama)
         self._grammars = Grammars(self._vocabulary.for_grammars)
         self._template = _formatter(llama, arguments.chat_template)
@@ -112,7 +110,7 @@ class LlamaBackend:
 
 def _formatter(llama: llama_cpp.Llama, template: str | None) -> Jinja2ChatFormatter | None:
     """Return what renders conversations, in a sandbox: by `template`, a text or a file's name, else the model's own."""
-    text = _text_of(template) if template else llama.metadata.get("tokenizer.chat_template")
+    text = read_template(template) if template else llama.metadata.get("tokenizer.chat_template")
     if text is None:
         return None
     words = (_word(llama, token) for token in (llama.token_eos(), llama.token_bos()))
@@ -121,9 +119,3 @@ def _formatter(llama: llama_cpp.Llama, template: str | None) -> Jinja2ChatFormat
 
 def _word(llama: llama_cpp.Llama, token: int) -> str:
     return llama.detokenize([token], special=True).decode() if token != -1 else ""
-
-
-def _text_of(template: str) -> str:
-    if "{" in template or "\n" in template:
-        return template
-    return Path(template).read_text(encoding="utf-8")

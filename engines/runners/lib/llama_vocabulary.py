@@ -15,12 +15,12 @@ LONGEST_PIECE_BYTES = 16384
 class Vocabulary:
     """Of `shown`, those that are one special token are part of the text that a model writes, as others are not."""
 
-    def __init__(self, llama: llama_cpp.Llama, shown: Sequence[str | None]) -> None:
+    def __init__(self, llama: llama_cpp.Llama, shown: Sequence[str]) -> None:
         self._llama = llama
         self._vocab = llama_cpp.llama_model_get_vocab(llama.model)
         self._beginning = llama.token_bos() if llama_cpp.llama_vocab_get_add_bos(self._vocab) else None
         self._buffer = ctypes.create_string_buffer(LONGEST_PIECE_BYTES)
-        tokens = [llama.tokenize(text.encode(), add_bos=False, special=True) for text in shown if text]
+        tokens = [llama.tokenize(text.encode(), add_bos=False, special=True) for text in shown]
         self._shown = {ids[0] for ids in tokens if len(ids) == 1}
         self.piece = functools.lru_cache(maxsize=65536)(self._piece)
 

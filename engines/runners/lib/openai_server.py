@@ -21,6 +21,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from pathlib import Path
 
 from aiohttp import web
 
@@ -40,6 +41,8 @@ __all__ = [
     "Tool",
     "add_arguments",
     "listen",
+    "marks_of",
+    "read_template",
     "serve",
 ]
 
@@ -61,6 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reasoning-start", metavar="TAG", help="what the model writes before its thinking")
     parser.add_argument("--reasoning-end", metavar="TAG", help="what the model writes after its thinking")
     parser.add_argument("--tool-calls", choices=tuple(FORMATS), help="how the model writes its calls of tools")
+    parser.add_argument("--chat-template", metavar="TEXT|FILE", help="instead of the model's own")
+
+
+def marks_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return what the model writes around its thinking and its calls: part of its text even as special tokens."""
+    marks = (arguments.reasoning_start, arguments.reasoning_end, *FORMATS.get(arguments.tool_calls, ()))
+    return tuple(filter(None, marks))
+
+
+def read_template(given: str) -> str:
+    """Return a chat template that was given as its text, or as the name of its file."""
+    return given if "{" in given or "\n" in given else Path(given).read_text(encoding="utf-8")
 
 
 def serve(backend: Backend, arguments: argparse.Namespace) -> None:

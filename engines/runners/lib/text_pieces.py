@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 LOOK_BACK = 6  # tokens of the prompt's end, which decide whether a space comes before the first word
 
 
-class TextPieces:
-    """Decodes tokens one by one. A token's text depends on those before it, so a few of them are decoded again."""
+def hider(tokenizer: Any, shown: Collection[str]) -> Callable[[int], bool]:
+    """Return what says of a token that it is no part of a text: that it is special, and not one of `shown`.
 
-    def __init__(self, tokenizer: Any, prompt_ids: Sequence[int]) -> None:
+    Each token is decoded both ways, once: not every tokenizer can list its special ones (mistral-common's, 5.23).
+    """
+
+    @functools.cache
+    def is_hidden(token: int) -> bool:
+        spelt = tokenizer.decode([token], skip_special_tokens=False)
+        return bool(spelt) and spelt not in shown and not tokenizer.decode([token], skip_special_tokens=True)
+
+    return is_hidden
+
+
+class TextPieces:
+    """Decodes tokens one by one, those that are hidden as nothing.
+
+    A token's text depends on those before it, so a few of them are decoded again.
+    """
+
+    def __init__(self, tokenizer: Any, prompt_ids: Sequence[int], is_hidden: Callable[[int], bool]) -> None:
         self._tokenizer = tokenizer
+        self._is_hidden = is_hidden
         self._ids = list(prompt_ids[-LOOK_BACK:])
         self._known = self._decode(self._ids)
         self._fresh = len(self._ids)
@@ -37,4 +56,5 @@ class TextPieces:
         return "" if text.endswith(UNFINISHED) else text[len(self._known) :]
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        visible = [token for token in ids if not self._is_hidden(token)]
+        return str(self._tokenizer.decode(visible, skip_special_tokens=False, clean_up_tokenization_spaces=False))

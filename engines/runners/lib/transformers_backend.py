@@ -9,14 +9,14 @@ import random
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from json_grammar import Grammars
 from openai_backend import Generation, Message, TemplateError, Token, Tool
-from text_pieces import TextPieces
+from openai_server import marks_of, read_template
+from text_pieces import TextPieces, hider
 from token_choice import Scored, TokenChoice
 from transformers_batching import CHOICE, Batching, batching_config
 from transformers_loading import Loaded, load, say
@@ -26,11 +26,12 @@ class TransformersBackend:
     """All of the model's work is done in one thread of upstream's; this hands over requests and takes tokens."""
 
     name = "transformers"
-    features = frozenset({"logprobs", "json_schema", "tools"})
+    features = frozenset({"logprobs", "json_schema"})
 
-    def __init__(self, loaded: Loaded, batching: Batching, grammars: Grammars, context_length: int) -> None:
-        self.context_length = context_length
+    def __init__(self, loaded: Loaded, batching: Batching, grammars: Grammars, options: argparse.Namespace) -> None:
+        self.context_length = options.ctx_size
         self._tokenizer = loaded.tokenizer
+        self._is_hidden = hider(loaded.tokenizer, shown=marks_of(options))
         self._end_ids = loaded.end_ids
         self._batching = batching
         self._grammars = grammars
@@ -96,7 +97,7 @@ class TransformersBackend:
     async def _tokens(
         self, generation: Generation, choice: TokenChoice, outputs: asyncio.Queue[Any]
     ) -> AsyncGenerator[Token, None]:
-        pieces = TextPieces(self._tokenizer, generation.prompt_ids)
+        pieces = TextPieces(self._tokenizer, generation.prompt_ids, self._is_hidden)
         sent = 0
         while True:
             output = await outputs.get()
@@ -134,7 +135,7 @@ def start(options: argparse.Namespace) -> TransformersBackend:
         torch.set_num_threads(options.threads)
     loaded = load(options)
     if options.chat_template is not None:
-        loaded.tokenizer.chat_template = _text_of(options.chat_template)
+        loaded.tokenizer.chat_template = read_template(options.chat_template)
     grammars = Grammars(lambda: _vocabulary_of(loaded))
     config = batching_config(options.ctx_size, options.parallel, options.max_batch_tokens)
     config.allow_block_sharing = not options.no_prefix_caching
@@ -143,7 +144,7 @@ def start(options: argparse.Namespace) -> TransformersBackend:
         batching = Batching(loaded.model, config, grammars)
         batching.warmup()
     batching.start()
-    return TransformersBackend(loaded, batching, grammars, options.ctx_size)
+    return TransformersBackend(loaded, batching, grammars, options)
 
 
 def _vocabulary_of(loaded: Loaded) -> Any:
@@ -152,10 +153,3 @@ def _vocabulary_of(loaded: Loaded) -> Any:
 
     size = loaded.model.config.get_text_config().vocab_size
     return llguidance.hf.from_tokenizer(loaded.tokenizer, size, list(loaded.end_ids))
-
-
-def _text_of(template: str) -> str:
-    """Return a template that was given as its text, or as the name of its file."""
-    if "{" in template or "\n" in template:
-        return template
-    return Path(template).read_text(encoding="utf-8")
