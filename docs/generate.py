@@ -197,14 +197,14 @@ PLAIN_MACHINE = Machine("Linux", "x86_64", cores=8, memory_bytes=32 << 30)
 
 def _engines_page() -> str:
     tables = (
-        "### Formats",
+        "## Formats",
         _formats_table(),
-        "### Builds",
+        "## Builds",
         _builds_table(),
-        "### What they offer",
+        "## What they offer",
         _features_table(),
     )
-    return "\n".join((*tables, "### What they refuse\n", _items(_refusals())))
+    return "\n".join((*tables, "## What they refuse\n", _items(_refusals())))
 
 
 def _formats_table() -> str:
