@@ -272,7 +272,7 @@ class EngineConformance:
             pytest.skip("there is no model to sample from")
 
         def answer(**sampling: Unpack[Sampling]) -> str:
-            asked: Sampling = {**running.unthinking, "max_tokens": 32, **sampling}
+            asked: Sampling = {**running.unthinking, "max_tokens": 12, **sampling}
             return running.session.chat(QUESTION, **asked).text
 
         greedy = answer(temperature=0)

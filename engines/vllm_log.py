@@ -53,7 +53,8 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     (r"No available memory for the cache blocks", Cause("no memory is left for the context", TAKE_LESS, True)),
     (
         r"CUDA out of memory|torch\.OutOfMemoryError|OutOfMemoryError: |DefaultCPUAllocator: can't allocate memory|"
-        r"Cannot allocate memory|(?m:^(?:\(.+?\) )?(?:ERROR .+\] )?MemoryError\b)|std::bad_alloc",
+        r"Cannot allocate memory|(?m:^(?:\(.+?\) )?(?:ERROR .+\] )?MemoryError\b)|std::bad_alloc|"
+        r"memory allocation of \d+ bytes failed",
         Cause("there is not enough memory for the model and its context", TAKE_LESS, is_out_of_memory=True),
     ),
     (

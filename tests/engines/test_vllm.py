@@ -394,17 +394,18 @@ def test_an_option_that_it_does_not_know(start: Start, built_weights: BuiltWeigh
 
 @pytest.mark.engine
 def test_a_context_that_the_memory_cannot_hold(start: Start, built_weights: BuiltWeights) -> None:
-    folder = built_weights["mistral"] / "pytorch"
+    smollm2 = Architecture(layers=30, hidden_size=576, heads=9, kv_heads=3)
+    process = start(built_weights["smollm2-pytorch"], slots=2048, context_length=8192, architecture=smollm2)
     with pytest.raises(OutOfMemoryError, match=r"the context needs [\d.]+ GiB of cache, and [\d.]+ GiB of memory are"):
-        start(folder, slots=10_000_000).wait_ready(READY_WITHIN_S)
+        process.wait_ready(READY_WITHIN_S)
 
 
 @pytest.mark.engine
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
 def test_a_limit_of_its_memory(start: Start, built_weights: BuiltWeights) -> None:
-    limit = ("sh", "-c", 'ulimit -v 3000000; exec "$@"', "sh")
+    limit = ("sh", "-c", 'ulimit -v 2400000; exec "$@"', "sh")
     with pytest.raises(OutOfMemoryError):
-        start(built_weights["mistral"] / "pytorch", limit=limit).wait_ready(READY_WITHIN_S)
+        start(built_weights["smollm2-pytorch"], limit=limit).wait_ready(READY_WITHIN_S)
 
 
 @pytest.mark.engine
