@@ -81,6 +81,10 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         r"Unsupported quantization config: (.+?)(?: \[type=|\n|$)",
         Cause("vLLM does not run this quantization: {0}", OTHER_ENGINE),
     ),
+    (
+        r"Marlin does not support weight_bits = u?int(\d)",
+        Cause("vLLM has no code here for weights quantized to {0} bits", OTHER_ENGINE),
+    ),
     (r"Unknown quantization method: (\S+?)\. ", Cause("vLLM has no quantization `{0}`", OTHER_ENGINE)),
     (
         r"Bfloat16 is only supported on GPUs with compute capability of at least 8\.0",

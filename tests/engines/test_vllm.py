@@ -246,6 +246,12 @@ CAUSES = [
         TRACEBACK.format(f"{MODEL}Unsupported quantization config: bits=4, sym=False [type=value_error]"),
         "vLLM refuses asymmetric GPTQ weights, and these are",
     ),
+    (
+        CORE.format(
+            *["ValueError: Marlin does not support weight_bits = uint8b128. Only types = [ScalarType.uint4b8] are"] * 2
+        ),
+        "vLLM has no code here for weights quantized to 8 bits",
+    ),
     (TRACEBACK.format(f"{MODEL}Something new [type=value_error]"), "vLLM could not start: Something new"),
     (
         CORE.format(*["ValueError: something else: that"] * 2),
@@ -297,6 +303,7 @@ def test_its_last_words_are_understood(log: str, message: str) -> None:
             "there is not enough memory for the model and its context",
         ),
         ("MemoryError", "there is not enough memory for the model and its context"),
+        ("memory allocation of 3145728 bytes failed", "there is not enough memory for the model and its context"),
     ],
 )
 def test_out_of_memory_is_recognised(error: str, message: str) -> None:

@@ -144,15 +144,21 @@ def test_a_memory_limit_that_vllm_cannot_work_in(built_weights: BuiltWeights) ->
     assert "not enough memory" in cause_of(failed(model, "--engine", "vllm", "-p", "x", limit_kib=2_400_000))
 
 
-@pytest.mark.parametrize("engine", OF_FOLDERS)
+@pytest.mark.parametrize(
+    ("engine", "cause"),
+    [
+        ("transformers", "the model's config contradicts its weights"),
+        ("vllm", "vLLM has no code here for weights quantized to 8 bits"),
+    ],
+)
 def test_a_quantization_config_that_contradicts_the_weights(
-    engine: str, built_weights: BuiltWeights, tmp_path: Path
+    engine: str, cause: str, built_weights: BuiltWeights, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(built_weights["mistral-gptq"], tmp_path / "wrong"))
     config = json.loads((folder / "config.json").read_text())["quantization_config"]
     change(folder / "config.json", quantization_config={**config, "bits": 8})
     change(folder / "quantize_config.json", bits=8)
-    assert "quantiz" in cause_of(failed(str(folder), "--engine", engine, "-p", "x"))
+    assert cause in cause_of(failed(str(folder), "--engine", engine, "-p", "x"))
 
 
 def change(file: Path, **values: object) -> None:
