@@ -80,6 +80,13 @@ class Address(NamedTuple):
     url: str
     socket: Path | None = None
 
+    def as_options(self, socket_option: str) -> tuple[str, ...]:
+        """Return the options that have a server listen here; `socket_option` is what it calls a socket's path."""
+        if self.socket is not None:
+            return (socket_option, str(self.socket))
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        return ("--host", host, "--port", port)
+
 
 class Wire(NamedTuple):
     """An engine's names for our request fields.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from registry.spec import FEATURES, Capability, FormatSupport, Machine
@@ -37,7 +36,7 @@ class Echo:
         return (
             *(python, "-I", str(RUNNER), "--model", str(settings.model_path), "--alias", settings.name),
             *("--ctx-size", str(settings.context_length), "--parallel", str(settings.slots)),
-            *_listen(address),
+            *address.as_options("--socket"),
             *settings.arguments,
         )
 
@@ -53,10 +52,3 @@ class Echo:
         """Return the last line of its log, which is where Python says why it ended."""
         lines = log.strip().splitlines()
         return Cause(lines[-1]) if lines else None
-
-
-def _listen(address: Address) -> tuple[str, ...]:
-    if address.socket is not None:
-        return "--socket", str(address.socket)
-    parts = urlsplit(address.url)
-    return "--host", str(parts.hostname), "--port", str(parts.port)

@@ -7,20 +7,12 @@ from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
-from engines.causes import find_cause
+from engines.causes import FETCH_AGAIN, NOT_ENOUGH, find_cause
+from engines.variables import visible_gpus
 from registry.spec import FEATURES, Capability, FormatSupport, Machine
 
 RUNNER = Path(__file__).with_name("runners") / "llama_cpp.py"
 
-# Which variable says which GPUs a build sees, by their numbers; all of those that it sees hold a part of the layers.
-VISIBLE: Mapping[str, str] = {
-    "cuda": "CUDA_VISIBLE_DEVICES",
-    "rocm": "ROCR_VISIBLE_DEVICES",
-    "vulkan": "GGML_VK_VISIBLE_DEVICES",
-}
-
-FETCH_AGAIN = "remove the file and fetch it again"
-TAKE_LESS = "ask for less: a smaller `--context-length`, `--concurrency` or quantization"
 GIVE_FULL_PATHS = "paths among the engine's own options must be absolute"
 # What the log says, what it means ({0} is the first group), what to do. The first that is found counts, so what
 # llama.cpp says of an error itself comes before what it says of the consequences. Written to the logs of 2026.10.
@@ -54,7 +46,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     (r"tensor '(.+)' not found", Cause("the GGUF lacks the tensor `{0}`", "take another conversion of the model")),
     (
         r"attempted to allocate +([\d.]+) MB|std::bad_alloc|out of memory|failed to allocate .*buffer",
-        Cause("there is not enough memory for the model and its context", TAKE_LESS, is_out_of_memory=True),
+        NOT_ENOUGH,
     ),
     (
         r"couldn't bind HTTP server socket, hostname: (.+), port: (\d+)",
@@ -98,7 +90,7 @@ class LlamaCpp:
             *(python, "-P", str(RUNNER)),
             *("--model", str(settings.model_path.absolute())),
             *("--alias", settings.name),
-            *_listen_on(address),
+            *address.as_options("--host"),
             *("--ctx-size", str(settings.context_length * settings.slots)),
             *("--parallel", str(settings.slots)),
             *("--threads", str(settings.threads)),
@@ -110,11 +102,8 @@ class LlamaCpp:
         )
 
     def variables(self, settings: Settings) -> Mapping[str, str]:
-        quiet = {"GGML_NO_BACKTRACE": "1"}  # else an abort runs gdb over the process, where there is one
-        visible = VISIBLE.get(settings.accelerator)
-        if visible is None or not settings.gpus:
-            return quiet
-        return {**quiet, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", visible: ",".join(map(str, settings.gpus))}
+        # Without the first an abort runs gdb over the process, where there is one. Each GPU holds a part of the layers.
+        return {"GGML_NO_BACKTRACE": "1", **visible_gpus(settings)}
 
     def stage_of(self, line: str) -> str | None:
         return None
@@ -130,10 +119,3 @@ def default_threads(machine: Machine) -> tuple[int, int]:
     to a third (2 cores: 143 tok/s become 37; with one thread it stays at 86).
     """
     return max(1, machine.cores - 1), machine.cores
-
-
-def _listen_on(address: Address) -> tuple[str, ...]:
-    if address.socket is not None:
-        return ("--host", str(address.socket))
-    host, _, port = address.url.removeprefix("http://").rpartition(":")
-    return ("--host", host, "--port", port)

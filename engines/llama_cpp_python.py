@@ -8,7 +8,7 @@ from pathlib import Path
 from engines import llama_cpp
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
-from engines.causes import find_cause
+from engines.causes import NOT_ENOUGH, find_cause
 from engines.own_server import server_options
 from registry.spec import Capability, FormatSupport, Machine
 
@@ -28,7 +28,7 @@ OWN_CAUSES: tuple[tuple[str, Cause], ...] = (
     ),
     (
         r"(?m)^(?:numpy\.\S*)?MemoryError|Unable to allocate [\d.]+ .iB",
-        Cause("there is not enough memory for the model and its context", llama_cpp.TAKE_LESS, is_out_of_memory=True),
+        NOT_ENOUGH,
     ),
 )
 LAST_CAUSES: tuple[tuple[str, Cause], ...] = (

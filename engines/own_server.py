@@ -16,18 +16,11 @@ def server_options(settings: Settings, address: Address) -> tuple[str, ...]:
     return (
         *("--model", str(settings.model_path.absolute())),
         *("--alias", settings.name),
-        *_listen_on(address),
+        *address.as_options("--socket"),
         *("--ctx-size", str(settings.context_length)),
         *("--parallel", str(settings.slots)),
         *_chat_options(settings.chat),
     )
-
-
-def _listen_on(address: Address) -> tuple[str, ...]:
-    if address.socket is not None:
-        return ("--socket", str(address.socket))
-    host, _, port = address.url.removeprefix("http://").rpartition(":")
-    return ("--host", host, "--port", port)
 
 
 def _chat_options(chat: Chat) -> Iterator[str]:

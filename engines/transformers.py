@@ -8,18 +8,16 @@ from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
-from engines.causes import find_cause
+from engines.causes import FETCH_AGAIN, NOT_ENOUGH, find_cause
 from engines.own_server import server_options
+from engines.variables import OFFLINE, visible_gpus
 from registry.spec import Capability, FormatSupport, Machine, quantization_bits
 
 RUNNER = Path(__file__).with_name("runners") / "transformers.py"
 
-FETCH_AGAIN = "remove the file and fetch it again"
-TAKE_LESS = "ask for less: a smaller `--context-length` or `--concurrency`, or another quantization"
 INSTALL = "launch engines install transformers"
 OWN_OPTIONS = "`--attn-implementation`, `--max-batch-tokens`, `--no-prefix-caching` and `--chat-template`"
 OTHER_FORMAT = "choose another format, so that another engine runs it"
-NOT_ENOUGH = Cause("there is not enough memory for the model and its context", TAKE_LESS, is_out_of_memory=True)
 # What the log says, what it means ({0} is the first group), what to do. The first that is found counts. Written to the
 # words of Transformers 5.23, torch 2.13, safetensors 0.8, optimum 2.3, gptqmodel 7.6 and bitsandbytes 0.50.
 CAUSES: tuple[tuple[str, Cause], ...] = (
@@ -121,12 +119,10 @@ class Transformers:
 
     def variables(self, settings: Settings) -> Mapping[str, str]:
         return {
-            "HF_HUB_OFFLINE": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "DO_NOT_TRACK": "1",
+            **OFFLINE,
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONSAFEPATH": "1",  # torchrun starts the runner without `-P`, and its folder would shadow packages
-            "CUDA_VISIBLE_DEVICES": ",".join(map(str, settings.gpus)),
+            **(visible_gpus(settings) or {"CUDA_VISIBLE_DEVICES": ""}),
         }
 
     def stage_of(self, line: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
+from engines.variables import OFFLINE, visible_gpus
 from engines.vllm_log import read_cause, read_stage
 from registry.cache import cache_folder
 from registry.spec import Architecture, Capability, FactRule, FormatSupport, Machine
@@ -86,7 +87,7 @@ class Vllm:
             *(python, "-P", str(RUNNER)),
             *("--model", str(settings.model_path.absolute())),
             *("--served-model-name", settings.name),
-            *_listen_on(address),
+            *address.as_options("--uds"),
             *("--max-model-len", str(settings.context_length)),
             *("--max-num-seqs", str(settings.slots)),
             *("--dtype", settings.dtype),
@@ -104,9 +105,7 @@ class Vllm:
     def variables(self, settings: Settings) -> Mapping[str, str]:
         return {
             "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_OFFLINE": "1",
+            **OFFLINE,
             "VLLM_CACHE_ROOT": str(cache_folder() / "vllm"),  # for what was compiled
             "VLLM_LOGGING_LEVEL": "INFO",
             "VLLM_LOGGING_COLOR": "0",
@@ -134,13 +133,6 @@ def cache_bytes(architecture: Architecture, *, context_length: int, slots: int, 
         return None
     blocks = slots * math.ceil(context_length / CPU_BLOCK_TOKENS) + 1
     return blocks * CPU_BLOCK_TOKENS * 2 * layers * kv_heads * head_size * value_bytes
-
-
-def _listen_on(address: Address) -> tuple[str, ...]:
-    if address.socket is not None:
-        return ("--uds", str(address.socket))
-    host, _, port = address.url.removeprefix("http://").rpartition(":")
-    return ("--host", host, "--port", port)
 
 
 def _load_options(settings: Settings) -> tuple[str, ...]:
@@ -189,6 +181,4 @@ def _device_variables(settings: Settings) -> Mapping[str, str]:
         # Without it a worker process of its own imports everything a third time: 16 of 47 s, and 700 MB (0.32). It
         # would bind threads to cores and leave one of them free, as `threads` does.
         return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(settings.threads)}
-    if settings.gpus:
-        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, settings.gpus))}
-    return {}
+    return visible_gpus(settings)

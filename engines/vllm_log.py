@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 
 from engines.base import Cause
+from engines.causes import FETCH_AGAIN, NOT_ENOUGH, TAKE_LESS, find_cause
 
-TAKE_LESS = "ask for less: a smaller `--context-length`, `--concurrency` or quantization"
-FETCH_AGAIN = "remove the file and fetch it again"
 OTHER_ENGINE = "--engine transformers"
 
 # What a line says, and in short what vLLM is doing from there on. The first that matches counts.
@@ -55,7 +54,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         r"CUDA out of memory|torch\.OutOfMemoryError|OutOfMemoryError: |DefaultCPUAllocator: can't allocate memory|"
         r"Cannot allocate memory|(?m:^(?:\(.+?\) )?(?:ERROR .+\] )?MemoryError\b)|std::bad_alloc|"
         r"memory allocation of \d+ bytes failed",
-        Cause("there is not enough memory for the model and its context", TAKE_LESS, is_out_of_memory=True),
+        NOT_ENOUGH,
     ),
     (
         r"Model architectures \['(.+?)'\] (?:are not supported|failed to be inspected)",
@@ -131,9 +130,8 @@ def read_stage(line: str) -> str | None:
 
 def read_cause(log: str) -> Cause | None:
     """Return why vLLM ended: a known cause, else the first error in the log that is no other one's consequence."""
-    for pattern, cause in CAUSES:
-        if found := re.search(pattern, log):
-            return cause._replace(message=cause.message.format(*(group or "" for group in found.groups())))
+    if known := find_cause(log, CAUSES):
+        return known
     if found := PYDANTIC.search(log):
         return Cause(f"vLLM could not start: {found[1]}")
     return _first_error(log, OF_A_CHILD if CONSEQUENCE.search(log) else "")

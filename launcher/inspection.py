@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engines.base import Requirements
 from engines.environment import Environment, find_environment, list_environments
-from engines.index import CAPABILITIES, capabilities_for, engine_named
+from engines.index import capabilities_for, engine_named
 from engines.machine import read_machine
 from launcher.planning import find_model, installed_engines
 from registry import spec as words
@@ -61,7 +61,7 @@ def inspect(name: str, *, registry: Path | Sequence[Path] = ()) -> Inspection:
         choice = resolve(
             words.Request(model.name),
             model,
-            capabilities=CAPABILITIES,
+            capabilities=capabilities_for(machine),
             machine=machine,
             installed=installed_engines(machine),
         )

@@ -76,13 +76,14 @@ def plan_knowing(asked: Asked, *, must_load: bool = False) -> Plan:
     machine = with_gpus(read_machine(), request.get("gpus"))
     wanted = _wanted(asked.model, found, machine, request)
     installed = installed_engines(machine, request.get("environment", "auto"))
+    capabilities = capabilities_for(machine)
 
     def choose(known: Knowledge) -> tuple[words.Resolution, store.FileSet]:
         return _nearest_files(
             resolve(
                 wanted,
                 found.model,
-                capabilities=capabilities_for(machine),
+                capabilities=capabilities,
                 machine=machine,
                 installed=installed,
                 knowledge=known,

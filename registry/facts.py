@@ -67,6 +67,35 @@ class Knowledge(NamedTuple):
 
 NOTHING_KNOWN = Knowledge()
 
+# What each kind of file calls the numbers of an architecture.
+_IN_CONFIG = {
+    "layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_size": "head_dim",
+    "vocabulary": "vocab_size",
+}
+_IN_PARAMS = {
+    "layers": "n_layers",
+    "hidden_size": "dim",
+    "intermediate_size": "hidden_dim",
+    "heads": "n_heads",
+    "kv_heads": "n_kv_heads",
+    "head_size": "head_dim",
+    "vocabulary": "vocab_size",
+}
+_IN_GGUF = {
+    "layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "heads": "attention.head_count",
+    "kv_heads": "attention.head_count_kv",
+    "head_size": "attention.key_length",
+    "vocabulary": "vocab_size",
+}
+
 
 def facts_of_config(config: Mapping[str, Any], quantize_config: Mapping[str, Any]) -> WeightFacts:
     """Return what `config.json` says, and `quantize_config.json`, where older GPTQ weights say how they are packed."""
@@ -75,16 +104,8 @@ def facts_of_config(config: Mapping[str, Any], quantize_config: Mapping[str, Any
     if quantize_config:
         quantized = {"quant_method": "gptq", **quantize_config, **quantized}
     return WeightFacts(
-        architecture=Architecture(
-            class_names=_texts(config.get("architectures")),
-            model_type=_text(config.get("model_type")),
-            layers=_whole(text.get("num_hidden_layers")),
-            hidden_size=_whole(text.get("hidden_size")),
-            intermediate_size=_whole(text.get("intermediate_size")),
-            heads=_whole(text.get("num_attention_heads")),
-            kv_heads=_whole(text.get("num_key_value_heads")) or _whole(text.get("num_attention_heads")),
-            head_size=_whole(text.get("head_dim")),
-            vocabulary=_whole(text.get("vocab_size")),
+        architecture=_architecture(_IN_CONFIG, text)._replace(
+            class_names=_texts(config.get("architectures")), model_type=_text(config.get("model_type"))
         ),
         quantization_config=quantized,
         dtype=_text(text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")),
@@ -96,15 +117,7 @@ def facts_of_config(config: Mapping[str, Any], quantize_config: Mapping[str, Any
 def facts_of_params(params: Mapping[str, Any]) -> WeightFacts:
     """Return what `params.json` says, in Mistral AI's own layout."""
     return WeightFacts(
-        architecture=Architecture(
-            layers=_whole(params.get("n_layers")),
-            hidden_size=_whole(params.get("dim")),
-            intermediate_size=_whole(params.get("hidden_dim")),
-            heads=_whole(params.get("n_heads")),
-            kv_heads=_whole(params.get("n_kv_heads")) or _whole(params.get("n_heads")),
-            head_size=_whole(params.get("head_dim")),
-            vocabulary=_whole(params.get("vocab_size")),
-        ),
+        architecture=_architecture(_IN_PARAMS, params),
         quantization_config=_mapping(params.get("quantization")),
         context_length=_whole(params.get("max_seq_len") or params.get("max_position_embeddings")),
     )
@@ -113,23 +126,17 @@ def facts_of_params(params: Mapping[str, Any]) -> WeightFacts:
 def facts_of_gguf(values: Mapping[str, object]) -> WeightFacts:
     """Return what a GGUF header's keys say; the architecture's name is llama.cpp's own."""
     name = _text(values.get("general.architecture"))
-
-    def number(key: str) -> int | None:
-        return _whole(values.get(f"{name}.{key}"))
-
+    own = {key.removeprefix(f"{name}."): value for key, value in values.items()}
     return WeightFacts(
-        architecture=Architecture(
-            model_type=name,
-            layers=number("block_count"),
-            hidden_size=number("embedding_length"),
-            intermediate_size=number("feed_forward_length"),
-            heads=number("attention.head_count"),
-            kv_heads=number("attention.head_count_kv") or number("attention.head_count"),
-            head_size=number("attention.key_length"),
-            vocabulary=number("vocab_size"),
-        ),
-        context_length=number("context_length"),
+        architecture=_architecture(_IN_GGUF, own)._replace(model_type=name),
+        context_length=_whole(own.get("context_length")),
     )
+
+
+def _architecture(names: Mapping[str, str], values: Mapping[str, object]) -> Architecture:
+    """Return the numbers that `values` has under these names; without heads for keys and values, all heads are."""
+    numbers: dict[str, Any] = {fact: _whole(values.get(name)) for fact, name in names.items()}
+    return Architecture()._replace(**{**numbers, "kv_heads": numbers["kv_heads"] or numbers["heads"]})
 
 
 def _whole(value: object) -> int | None:
