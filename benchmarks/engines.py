@@ -35,7 +35,7 @@ TOKENS = 64
 CONTEXT_LENGTH = 1024
 TOPICS = ("rivers", "bridges", "bees", "clocks", "maps", "glass", "salt", "paper", "trains", "wool", "tides", "bread")
 
-Run = Callable[[int, int], float]
+Run = Callable[[list[str]], float]
 
 
 class Contest(NamedTuple):
@@ -99,8 +99,8 @@ def compare(contest: Contest, model: Path, pairs: int) -> list[float]:
     ratios = []
     with launcher.launch(plan) as handle, driven(contest, handle.plan, model) as direct:
         engine = list(descendants(os.getpid(), without=direct.pid))
-        ours = alone(lambda streams, turn: session_tokens_per_s(handle, streams, turn), stopped=tree(direct.pid))
-        theirs = alone(lambda streams, turn: asked(direct, streams, turn), stopped=engine)
+        ours = alone(lambda prompts: session_tokens_per_s(handle, prompts), stopped=tree(direct.pid))
+        theirs = alone(lambda prompts: asked(direct, prompts), stopped=engine)
         for streams in (1, SLOTS):
             in_turn(ours, theirs, streams, 100)  # the first request of a kind may still compile something
             taken = [in_turn(ours, theirs, streams, number) for number in range(pairs)]
@@ -117,16 +117,16 @@ def compare(contest: Contest, model: Path, pairs: int) -> list[float]:
 
 def in_turn(ours: Run, theirs: Run, streams: int, number: int) -> tuple[float, float]:
     """Return what both take for the same prompts; every other pair begins with theirs."""
+    chosen = [TOPICS[(number + index) % len(TOPICS)] for index in range(streams)]
+    prompts = [f"A long essay on {topic}, part {number}, from the beginning:\n\n" for topic in chosen]
     turns = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-    taken = {run: run(streams, number) for run in turns}
+    taken = {run: run(prompts) for run in turns}
     return taken[ours], taken[theirs]
 
 
-def session_tokens_per_s(handle: launcher.Model, streams: int, turn: int) -> float:
+def session_tokens_per_s(handle: launcher.Model, prompts: list[str]) -> float:
     """Return the tokens after the first of each stream, over the seconds from the first token to the last."""
-    chosen = [TOPICS[(turn + index) % len(TOPICS)] for index in range(streams)]
-    prompts = [f"A long essay on {topic}, part {turn}, from the beginning:\n\n" for topic in chosen]
-    with ThreadPoolExecutor(streams) as pool:
+    with ThreadPoolExecutor(len(prompts)) as pool:
         answers = list(pool.map(lambda prompt: timed(handle, prompt), prompts))
     took_s = max(last_s for _, _, last_s in answers) - min(first_s for _, first_s, _ in answers)
     return sum(tokens - 1 for tokens, _, _ in answers) / took_s
@@ -166,9 +166,9 @@ def read(driver: subprocess.Popen[str], wanted: str) -> str:
     raise SystemExit(f"{driver.args!r} ended early")
 
 
-def asked(driver: subprocess.Popen[str], streams: int, turn: int) -> float:
+def asked(driver: subprocess.Popen[str], prompts: list[str]) -> float:
     assert driver.stdin is not None
-    driver.stdin.write(f"{streams} {turn}\n")
+    driver.stdin.write(json.dumps(prompts) + "\n")
     driver.stdin.flush()
     return float(json.loads(read(driver, "{"))["tokens_per_s"])
 
@@ -179,11 +179,11 @@ def asked(driver: subprocess.Popen[str], streams: int, turn: int) -> float:
 def alone(run: Run, *, stopped: Sequence[int]) -> Run:
     """Return the same measurement with some processes standing still: even idle ones may wait busily."""
 
-    def measured(streams: int, turn: int) -> float:
+    def measured(prompts: list[str]) -> float:
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         try:
-            return run(streams, turn)
+            return run(prompts)
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)

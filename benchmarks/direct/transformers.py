@@ -1,31 +1,26 @@
 """What somebody would write without us: Transformers' own continuous batching in this process, nothing around it.
 
-The yardstick of the engine `transformers`, run by the engine environment's Python. Says `ready`; then each line on
-stdin, `STREAMS TURN`, is answered by a line of JSON: the tokens after the first of each stream, the seconds from the
-first token to the last, and their quotient. Each turn asks other things.
+The yardstick of the engine `transformers`, run by the engine environment's Python; `lib/turns.py` says how it is asked.
+The end of a text is ignored.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-# A script's folder comes first on the path, where this file is named like the package that it measures.
-sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).parent.resolve()]
-TOPICS = ("rivers", "bridges", "bees", "clocks", "maps", "glass", "salt", "paper", "trains", "wool", "tides", "bread")
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+
+import turns
+
 PAGE_TOKENS = 256
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="a folder with safetensors and a tokenizer")
-    parser.add_argument("--slots", type=int, default=8, help="streams that there may be at once")
-    parser.add_argument("--tokens", type=int, default=64, help="of each stream; the end of the text is ignored")
-    parser.add_argument("--context", type=int, default=1024, help="tokens of each stream's cache")
+    parser = turns.options(__doc__, model="a folder with safetensors and a tokenizer")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     parser.add_argument("--dtype", default="float32", help="auto: what the engine takes on a CPU")
     parser.add_argument("--attn-implementation", default="sdpa")
@@ -65,7 +60,7 @@ def start(model: Any, options: argparse.Namespace) -> Any:
     return manager
 
 
-def measure(manager: Any, prompts: list[list[int]], tokens: int) -> dict[str, float]:
+def measure(manager: Any, prompts: list[list[int]], tokens: int) -> tuple[int, float]:
     """Return the tokens after the first of each stream, and the seconds in which they came."""
     begun = time.perf_counter()
     manager.add_requests(prompts, max_new_tokens=tokens, streaming=True)
@@ -76,22 +71,14 @@ def measure(manager: Any, prompts: list[list[int]], tokens: int) -> dict[str, fl
             raise SystemExit("no token within a minute")
         first.setdefault(result.request_id, time.perf_counter() - begun)
         open_streams -= result.is_finished()
-    took_s = time.perf_counter() - begun - min(first.values())
-    count = len(prompts) * (tokens - 1)
-    return {"completion_tokens": count, "decoding_s": took_s, "tokens_per_s": count / took_s}
+    return len(prompts) * (tokens - 1), time.perf_counter() - begun - min(first.values())
 
 
 def main() -> None:
     options = parse()
     model, tokenizer = load(options)
     manager = start(model, options)
-    measure(manager, [tokenizer("Once upon a time").input_ids], 4)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        streams, turn = map(int, line.split())
-        chosen = [TOPICS[(turn + index) % len(TOPICS)] for index in range(streams)]
-        prompts = [f"A long essay on {topic}, part {turn}, from the beginning:\n\n" for topic in chosen]
-        print(json.dumps(measure(manager, tokenizer(prompts).input_ids, options.tokens)), flush=True)
+    turns.answer_turns(lambda prompts: measure(manager, tokenizer(prompts).input_ids, options.tokens))
     manager.stop(hard_stop=True)
 
 

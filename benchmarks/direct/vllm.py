@@ -1,8 +1,7 @@
 """What somebody would write without us: vLLM's own server on loopback, and plain HTTP streams to it.
 
-The yardstick of the engine `vllm`, run by the engine environment's Python. Says `ready`; then each line on stdin,
-`STREAMS TURN`, is answered by a line of JSON: the tokens after the first of each stream, the seconds from the first
-token to the last, and their quotient. Each turn asks other things. Options after `--` go to vLLM.
+The yardstick of the engine `vllm`, run by the engine environment's Python; `lib/turns.py` says how it is asked. The end
+of a text is ignored. Options after `--` go to vLLM.
 """
 
 from __future__ import annotations
@@ -19,16 +18,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-TOPICS = ("rivers", "bridges", "bees", "clocks", "maps", "glass", "salt", "paper", "trains", "wool", "tides", "bread")
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+
+import turns
+
 READY_WITHIN_S = 300
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="a folder with safetensors and a tokenizer")
-    parser.add_argument("--tokens", type=int, default=64, help="of each stream; the end of the text is ignored")
-    parser.add_argument("--context", type=int, default=1024)
-    parser.add_argument("--slots", type=int, default=8)
+    parser = turns.options(__doc__, model="a folder with safetensors and a tokenizer")
     parser.add_argument("--threads", type=int, default=0, help="0: as vLLM chooses")
     parser.add_argument("options", nargs="*", help="vLLM's own, after --")
     return parser.parse_args()
@@ -76,13 +74,11 @@ def stream(port: int, prompt: str, tokens: int) -> Iterator[float]:
             yield time.perf_counter()
 
 
-def measure(port: int, prompts: list[str], tokens: int) -> dict[str, float]:
+def measure(port: int, prompts: list[str], tokens: int) -> tuple[int, float]:
     """Return the tokens after the first of each stream, and the seconds in which they came."""
     with ThreadPoolExecutor(len(prompts)) as pool:
         times = list(pool.map(lambda prompt: list(stream(port, prompt, tokens)), prompts))
-    took_s = max(each[-1] for each in times) - min(each[0] for each in times)
-    count = len(prompts) * (tokens - 1)
-    return {"completion_tokens": count, "decoding_s": took_s, "tokens_per_s": count / took_s}
+    return len(prompts) * (tokens - 1), turns.decoding_s(times)
 
 
 def main() -> None:
@@ -92,13 +88,7 @@ def main() -> None:
     server = start(options, port)
     try:
         wait_ready(server, port)
-        measure(port, ["Once upon a time"], 8)
-        print("ready", flush=True)
-        for line in sys.stdin:
-            streams, turn = map(int, line.split())
-            chosen = [TOPICS[(turn + index) % len(TOPICS)] for index in range(streams)]
-            prompts = [f"A long essay on {topic}, part {turn}, from the beginning:\n\n" for topic in chosen]
-            print(json.dumps(measure(port, prompts, options.tokens)), flush=True)
+        turns.answer_turns(lambda prompts: measure(port, prompts, options.tokens))
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
