@@ -35,7 +35,8 @@ TOKENS = 64
 CONTEXT_LENGTH = 1024
 TOPICS = ("rivers", "bridges", "bees", "clocks", "maps", "glass", "salt", "paper", "trains", "wool", "tides", "bread")
 
-Run = Callable[[list[str]], float]
+Times = list[list[float]]
+Run = Callable[[list[str]], Times]
 
 
 class Contest(NamedTuple):
@@ -99,7 +100,7 @@ def compare(contest: Contest, model: Path, pairs: int) -> list[float]:
     ratios = []
     with launcher.launch(plan) as handle, driven(contest, handle.plan, model) as direct:
         engine = list(descendants(os.getpid(), without=direct.pid))
-        ours = alone(lambda prompts: session_tokens_per_s(handle, prompts), stopped=tree(direct.pid))
+        ours = alone(lambda prompts: session_times(handle, prompts), stopped=tree(direct.pid))
         theirs = alone(lambda prompts: asked(direct, prompts), stopped=engine)
         for streams in (1, SLOTS):
             in_turn(ours, theirs, streams, 100)  # the first request of a kind may still compile something
@@ -120,23 +121,27 @@ def in_turn(ours: Run, theirs: Run, streams: int, number: int) -> tuple[float, f
     chosen = [TOPICS[(number + index) % len(TOPICS)] for index in range(streams)]
     prompts = [f"A long essay on {topic}, part {number}, from the beginning:\n\n" for topic in chosen]
     turns = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-    taken = {run: run(prompts) for run in turns}
+    taken = {run: tokens_per_s(run(prompts)) for run in turns}
     return taken[ours], taken[theirs]
 
 
-def session_tokens_per_s(handle: launcher.Model, prompts: list[str]) -> float:
-    """Return the tokens after the first of each stream, over the seconds from the first token to the last."""
+def tokens_per_s(times: Times) -> float:
+    """Return what streams gave while all of them were writing: prompts are read before that, and answers end after."""
+    begun_s, ended_s = max(each[0] for each in times), min(each[-1] for each in times)
+    if begun_s >= ended_s:  # one after another
+        begun_s, ended_s = min(each[0] for each in times), max(each[-1] for each in times)
+    return sum(begun_s < each_s <= ended_s for each in times for each_s in each) / (ended_s - begun_s)
+
+
+def session_times(handle: launcher.Model, prompts: list[str]) -> Times:
+    """Return the time of each token's arrival through our session, for each prompt."""
     with ThreadPoolExecutor(len(prompts)) as pool:
-        answers = list(pool.map(lambda prompt: timed(handle, prompt), prompts))
-    took_s = max(last_s for _, _, last_s in answers) - min(first_s for _, first_s, _ in answers)
-    return sum(tokens - 1 for tokens, _, _ in answers) / took_s
+        return list(pool.map(lambda prompt: timed(handle, prompt), prompts))
 
 
-def timed(handle: launcher.Model, prompt: str) -> tuple[int, float, float]:
-    """Return the tokens of an answer, and when its first and last piece came."""
+def timed(handle: launcher.Model, prompt: str) -> list[float]:
     with handle.generate_stream(prompt, max_tokens=TOKENS, temperature=0) as stream:
-        times = [time.perf_counter() for _ in stream]
-    return stream.result.usage.completion_tokens, times[0], times[-1]
+        return [time.perf_counter() for chunk in stream if chunk.text]
 
 
 # --- the other side --------------------------------------------------------------------------------------------------
@@ -166,11 +171,12 @@ def read(driver: subprocess.Popen[str], wanted: str) -> str:
     raise SystemExit(f"{driver.args!r} ended early")
 
 
-def asked(driver: subprocess.Popen[str], prompts: list[str]) -> float:
+def asked(driver: subprocess.Popen[str], prompts: list[str]) -> Times:
     assert driver.stdin is not None
     driver.stdin.write(json.dumps(prompts) + "\n")
     driver.stdin.flush()
-    return float(json.loads(read(driver, "{"))["tokens_per_s"])
+    times: Times = json.loads(read(driver, "[["))
+    return times
 
 
 # --- one at a time ---------------------------------------------------------------------------------------------------
@@ -179,7 +185,7 @@ def asked(driver: subprocess.Popen[str], prompts: list[str]) -> float:
 def alone(run: Run, *, stopped: Sequence[int]) -> Run:
     """Return the same measurement with some processes standing still: even idle ones may wait busily."""
 
-    def measured(prompts: list[str]) -> float:
+    def measured(prompts: list[str]) -> Times:
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         try:

@@ -56,12 +56,11 @@ def main() -> None:
     options = parse()
     server = start(options)
 
-    def measure(prompts: list[str]) -> tuple[int, float]:
+    def stream_all(prompts: list[str]) -> list[list[float]]:
         with ThreadPoolExecutor(len(prompts)) as pool:
-            times = list(pool.map(lambda prompt: stream(server, prompt, options.tokens), prompts))
-        return sum(len(each) - 1 for each in times), turns.decoding_s(times)
+            return list(pool.map(lambda prompt: stream(server, prompt, options.tokens), prompts))
 
-    turns.answer_turns(measure)
+    turns.answer_turns(stream_all)
 
 
 if __name__ == "__main__":

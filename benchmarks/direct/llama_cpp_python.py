@@ -47,12 +47,7 @@ def stream(llama: Any, prompt: str, tokens: int) -> Iterator[float]:
 def main() -> None:
     options = parse()
     llama = load(options)
-
-    def measure(prompts: list[str]) -> tuple[int, float]:
-        times = [list(stream(llama, prompt, options.tokens)) for prompt in prompts]
-        return sum(len(each) - 1 for each in times), turns.decoding_s(times)
-
-    turns.answer_turns(measure)
+    turns.answer_turns(lambda prompts: [list(stream(llama, prompt, options.tokens)) for prompt in prompts])
 
 
 if __name__ == "__main__":

@@ -60,25 +60,25 @@ def start(model: Any, options: argparse.Namespace) -> Any:
     return manager
 
 
-def measure(manager: Any, prompts: list[list[int]], tokens: int) -> tuple[int, float]:
-    """Return the tokens after the first of each stream, and the seconds in which they came."""
-    begun = time.perf_counter()
-    manager.add_requests(prompts, max_new_tokens=tokens, streaming=True)
-    first: dict[str, float] = {}
+def stream_all(manager: Any, prompts: list[list[int]], tokens: int) -> list[list[float]]:
+    """Return the time of each token's arrival, for each prompt."""
+    times: dict[str, list[float]] = {}
+    for identity in manager.add_requests(prompts, max_new_tokens=tokens, streaming=True):
+        times[identity] = []
     open_streams = len(prompts)
     while open_streams:
         if (result := manager.get_result(timeout=60)) is None:
             raise SystemExit("no token within a minute")
-        first.setdefault(result.request_id, time.perf_counter() - begun)
+        times[result.request_id].append(time.perf_counter())
         open_streams -= result.is_finished()
-    return len(prompts) * (tokens - 1), time.perf_counter() - begun - min(first.values())
+    return list(times.values())
 
 
 def main() -> None:
     options = parse()
     model, tokenizer = load(options)
     manager = start(model, options)
-    turns.answer_turns(lambda prompts: measure(manager, tokenizer(prompts).input_ids, options.tokens))
+    turns.answer_turns(lambda prompts: stream_all(manager, tokenizer(prompts).input_ids, options.tokens))
     manager.stop(hard_stop=True)
 
 

@@ -74,11 +74,10 @@ def stream(port: int, prompt: str, tokens: int) -> Iterator[float]:
             yield time.perf_counter()
 
 
-def measure(port: int, prompts: list[str], tokens: int) -> tuple[int, float]:
-    """Return the tokens after the first of each stream, and the seconds in which they came."""
+def stream_all(port: int, prompts: list[str], tokens: int) -> list[list[float]]:
+    """Return the time of each token's arrival, for each prompt."""
     with ThreadPoolExecutor(len(prompts)) as pool:
-        times = list(pool.map(lambda prompt: list(stream(port, prompt, tokens)), prompts))
-    return len(prompts) * (tokens - 1), turns.decoding_s(times)
+        return list(pool.map(lambda prompt: list(stream(port, prompt, tokens)), prompts))
 
 
 def main() -> None:
@@ -88,7 +87,7 @@ def main() -> None:
     server = start(options, port)
     try:
         wait_ready(server, port)
-        turns.answer_turns(lambda prompts: measure(port, prompts, options.tokens))
+        turns.answer_turns(lambda prompts: stream_all(port, prompts, options.tokens))
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)

@@ -1,7 +1,7 @@
-"""How each driver is asked: one line of prompts at a time, answered by one line of what that took.
+"""How each driver is asked: one line of prompts at a time, answered by one line that tells when their tokens came.
 
-A driver says `ready`; then each line on stdin, a JSON list of prompts, is answered by a line of JSON: the tokens after
-the first of each stream, the seconds from the first token to the last, and their quotient.
+A driver says `ready`; then each line on stdin, a JSON list of prompts, is answered by a JSON list with a list for each
+of them: the time of each token's arrival, in seconds of a clock that only goes forward.
 """
 
 from __future__ import annotations
@@ -23,16 +23,9 @@ def options(description: str | None, *, model: str, slots: bool = True) -> argpa
     return parser
 
 
-def answer_turns(measure: Callable[[list[str]], tuple[int, float]]) -> None:
-    """Warm up, say that it is ready, and answer until stdin ends; `measure` returns tokens and seconds."""
-    measure(["Once upon a time"])
+def answer_turns(stream_all: Callable[[list[str]], Sequence[Sequence[float]]]) -> None:
+    """Warm up, say that it is ready, and answer until stdin ends."""
+    stream_all(["Once upon a time"])
     print("ready", flush=True)
     for line in sys.stdin:
-        count, took_s = measure(json.loads(line))
-        told = {"completion_tokens": count, "decoding_s": took_s, "tokens_per_s": count / took_s}
-        print(json.dumps(told), flush=True)
-
-
-def decoding_s(times: Sequence[Sequence[float]]) -> float:
-    """Return the seconds from the first token of all streams to the last; `times` are those of each stream's tokens."""
-    return max(each[-1] for each in times) - min(each[0] for each in times)
+        print(json.dumps(stream_all(json.loads(line))), flush=True)

@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -40,6 +41,10 @@ class TransformersBackend:
     def is_driver(self) -> bool:
         """True in the process that takes the requests, of those for several GPUs."""
         return bool(self._batching.is_tp_driver)
+
+    def begin(self) -> None:
+        """Start the thread that answers requests."""
+        self._batching.start()
 
     def join(self) -> None:
         """Work for the driver until it ends."""
@@ -130,9 +135,20 @@ class TransformersBackend:
 
 
 def start(options: argparse.Namespace) -> TransformersBackend:
-    """Return the model of the options, loaded, with room for every slot's whole context, and at work."""
+    """Return the model of the options, loaded, with room for every slot's whole context, and at work.
+
+    It is loaded and warmed up in a thread that ends, and its helpers for OpenMP with it: GNU's OpenMP lets helpers wait
+    busily only while there are no more of them than cores, and sleeping ones cost a quarter of the tokens per second.
+    """
     if options.threads:
         torch.set_num_threads(options.threads)
+    with ThreadPoolExecutor(1) as preparing:
+        backend = preparing.submit(_prepare, options).result()
+    backend.begin()
+    return backend
+
+
+def _prepare(options: argparse.Namespace) -> TransformersBackend:
     loaded = load(options)
     if options.chat_template is not None:
         loaded.tokenizer.chat_template = read_template(options.chat_template)
@@ -143,7 +159,6 @@ def start(options: argparse.Namespace) -> TransformersBackend:
     with torch.no_grad():
         batching = Batching(loaded.model, config, grammars)
         batching.warmup()
-    batching.start()
     return TransformersBackend(loaded, batching, grammars, options)
 
 
