@@ -9,11 +9,10 @@ import pytest
 
 from engines.conformance import Checkpoint, EngineConformance
 from engines.echo import Echo
-from engines.installing import build_environment
 from engines.llama_cpp import LlamaCpp
-from engines.machine import read_machine
 from launcher.gateway.conformance import GatewayConformance
 from registry.spec import Chat, Reasoning
+from tests.engines.starting import RealEngineConformance
 from tests.fakes.fim import with_fill_in
 from tests.fakes.smollm2 import install_smollm2
 from tests.fakes.templates import NO_SYSTEM, THINKING, TOOLS
@@ -58,15 +57,8 @@ class TestThinkingEcho(TestEcho):
         )
 
 
-class LlamaCppConformance(GatewayConformance, EngineConformance):
+class LlamaCppConformance(GatewayConformance, RealEngineConformance):
     engine = LlamaCpp()
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def python(cls, engine_cache: Path) -> str:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("LAUNCH_CACHE", str(engine_cache))
-            return build_environment(LlamaCpp().requirements_for(read_machine())).python
 
     @pytest.fixture(scope="class")
     @classmethod

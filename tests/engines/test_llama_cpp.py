@@ -10,19 +10,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines.base import Address, Settings
-from engines.installing import build_environment
 from engines.llama_cpp import RUNNER, LlamaCpp, default_threads
-from engines.machine import read_machine
-from engines.process import EngineProcess, new_address
+from engines.process import EngineProcess
 from registry.errors import LoadError, OutOfMemoryError
 from registry.spec import Chat, Machine
+from tests.engines.starting import Start, children_of, starting
 from tests.fakes.smollm2 import install_smollm2
 
 SOCKET = Address("http://localhost", Path("/run/e.sock"))
@@ -194,7 +193,6 @@ def test_the_runner_names_a_missing_file(tmp_path: Path) -> None:
 
 # --- the real engine -------------------------------------------------------------------------------------------------
 
-Start = Callable[..., EngineProcess]
 CHAT = {"messages": [{"role": "user", "content": "Name three colours."}], "stream": True, "temperature": 0}
 
 
@@ -239,26 +237,15 @@ def weights(engine_cache: Path) -> Path:
     return install_smollm2(engine_cache / "smollm2")
 
 
+def settings_of(model: Path, *options: str, context_length: int = 1024) -> Settings:
+    return Settings("smollm2", model, context_length, 1, 1, 2, options)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Return a function that starts llama.cpp on a file, with options; `limit` goes before the command."""
-    engine = LlamaCpp()
-    python = build_environment(engine.requirements_for(read_machine())).python
-    started: list[EngineProcess] = []
-
-    def start_engine(
-        model: Path, *options: str, context_length: int = 1024, limit: Sequence[str] = ()
-    ) -> EngineProcess:
-        address = new_address()
-        settings = Settings("smollm2", model, context_length, 1, 1, 2, options)
-        command = (*limit, *engine.command(python, settings, address))
-        log_path, variables = tmp_path / "engine.log", engine.variables(settings)
-        started.append(EngineProcess.start(engine, command, address=address, log_path=log_path, variables=variables))
-        return started[-1]
-
-    yield start_engine
-    for process in started:
-        process.stop()
+    with starting(LlamaCpp(), tmp_path, settings_of) as start:
+        yield start
 
 
 @pytest.mark.engine
@@ -344,11 +331,6 @@ def test_it_is_killed_while_loading(start: Start, weights: Path) -> None:
     assert caught.value.exit_code == 137
     assert caught.value.hint is not None
     assert not process.is_alive()
-
-
-def children_of(pid: int) -> list[int]:
-    stats = {path: path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")}
-    return [int(path.parent.name) for path, fields in stats.items() if int(fields[1]) == pid]
 
 
 @pytest.mark.engine

@@ -9,21 +9,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engines.base import Address, Settings
-from engines.conformance import Checkpoint, EngineConformance
+from engines.conformance import Checkpoint
 from engines.generation import Target
-from engines.installing import build_environment
 from engines.llama_cpp_python import RUNNER, LlamaCppPython
-from engines.machine import read_machine
-from engines.process import EngineProcess, new_address
+from engines.process import EngineProcess
 from engines.session import Session
 from registry.errors import GenerationError, LoadError, OutOfMemoryError
 from registry.spec import Chat, Reasoning
+from tests.engines.starting import RealEngineConformance, Start, children_of, starting
 from tests.fakes.smollm2 import install_smollm2
 
 ENGINE = LlamaCppPython()
@@ -138,20 +137,14 @@ def test_the_runner_names_a_missing_file(tmp_path: Path) -> None:
 
 # --- the real engine -------------------------------------------------------------------------------------------------
 
-Start = Callable[..., EngineProcess]
 # Two threads wait for each other at every step of the network, for seconds where something else has their cores.
 ONE_THREAD = ("--n-threads", "1", "--n-threads-batch", "1")
 MEMORY_LIMIT = ("sh", "-c", 'ulimit -v 2000000; exec "$@"', "sh")
 
 
 @pytest.mark.engine
-class TestConformance(EngineConformance):
+class TestConformance(RealEngineConformance):
     engine = ENGINE
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def python(cls, engine_cache: Path) -> str:
-        return environment_in(engine_cache)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -160,36 +153,20 @@ class TestConformance(EngineConformance):
         return Checkpoint(weights, quantization="Q4_1", arguments=ONE_THREAD)
 
 
-def environment_in(engine_cache: Path) -> str:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAUNCH_CACHE", str(engine_cache))
-        return build_environment(ENGINE.requirements_for(read_machine())).python
-
-
 @pytest.fixture
 def weights(engine_cache: Path) -> Path:
     return install_smollm2(engine_cache / "smollm2")
 
 
+def settings_of(model: Path, *options: str, context_length: int = CONTEXT_LENGTH) -> Settings:
+    return Settings("smollm2", model, context_length, 1, 1, 1, options)
+
+
 @pytest.fixture
-def start(tmp_path: Path, engine_cache: Path) -> Iterator[Start]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Return a function that starts the engine on a file, with options; `limit` goes before the command."""
-    python = environment_in(engine_cache)
-    started: list[EngineProcess] = []
-
-    def start_engine(
-        model: Path, *options: str, context_length: int = CONTEXT_LENGTH, limit: Sequence[str] = ()
-    ) -> EngineProcess:
-        address = new_address()
-        settings = Settings("smollm2", model, context_length, 1, 1, 1, options)
-        command = (*limit, *ENGINE.command(python, settings, address))
-        log_path, variables = tmp_path / "engine.log", ENGINE.variables(settings)
-        started.append(EngineProcess.start(ENGINE, command, address=address, log_path=log_path, variables=variables))
-        return started[-1]
-
-    yield start_engine
-    for process in started:
-        process.stop()
+    with starting(ENGINE, tmp_path, settings_of) as start:
+        yield start
 
 
 def session_of(process: EngineProcess) -> Session:
@@ -304,11 +281,6 @@ def test_it_is_killed_while_it_answers(start: Start, weights: Path) -> None:
             stream.read()
     assert process.wait_ended(10)
     assert str(process.failure()).startswith("`llama-cpp-python` ended by SIGKILL")
-
-
-def children_of(pid: int) -> list[int]:
-    stats = {path: path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")}
-    return [int(path.parent.name) for path, fields in stats.items() if int(fields[1]) == pid]
 
 
 @pytest.mark.engine

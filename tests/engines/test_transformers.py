@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from engines.base import Address, Settings
-from engines.conformance import Checkpoint, EngineConformance, Running
+from engines.conformance import Checkpoint, Running
 from engines.generation import Sampling, Target
-from engines.process import EngineProcess, new_address
+from engines.process import EngineProcess
 from engines.session import Session
 from engines.transformers import RUNNER, Transformers
 from registry.errors import GenerationError, InvalidRequestError, LoadError, OutOfMemoryError
 from registry.spec import Chat, Reasoning
+from tests.engines.starting import RealEngineConformance, Start, children_of, starting
 from tests.fakes.templates import TOOLS
-from tests.weights.build import make_python
 from tests.weights.built import BuiltWeights
 
 SOCKET = Address("http://localhost", Path("/run/e.sock"))
@@ -227,16 +227,9 @@ def test_the_runner_names_a_missing_model(tmp_path: Path) -> None:
 
 # --- the real engine -------------------------------------------------------------------------------------------------
 
-Start = Callable[..., EngineProcess]
 
-
-class Contract(EngineConformance):
+class Contract(RealEngineConformance):
     engine = ENGINE
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def python(cls) -> str:
-        return str(make_python("transformers"))
 
 
 @pytest.mark.engine
@@ -258,27 +251,11 @@ class TestMistral(Contract):
         pytest.skip("random weights repeat nothing; TestSmolLm2 shows it")
 
 
-@pytest.fixture(scope="module")
-def python() -> str:
-    return str(make_python("transformers"))
-
-
 @pytest.fixture
-def start(tmp_path: Path, python: str) -> Iterator[Start]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Return a function that starts Transformers on weights; `limit` goes before the command."""
-    started: list[EngineProcess] = []
-
-    def start_engine(path: Path, *, limit: Sequence[str] = (), **others: Any) -> EngineProcess:
-        address = new_address()
-        settings = settings_of(path, **others)
-        command = (*limit, *ENGINE.command(python, settings, address))
-        log_path, variables = tmp_path / "engine.log", ENGINE.variables(settings)
-        started.append(EngineProcess.start(ENGINE, command, address=address, log_path=log_path, variables=variables))
-        return started[-1]
-
-    yield start_engine
-    for process in started:
-        process.stop()
+    with starting(ENGINE, tmp_path, settings_of) as start:
+        yield start
 
 
 @pytest.fixture
@@ -485,8 +462,3 @@ def test_it_is_killed_while_streaming(start: Start, built_weights: BuiltWeights)
             list(stream)
     assert process.wait_ended(10)
     assert "SIGKILL" in str(process.failure())
-
-
-def children_of(pid: int) -> list[int]:
-    stats = {path: path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")}
-    return [int(path.parent.name) for path, fields in stats.items() if int(fields[1]) == pid]

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import pytest
 
 from engines.base import Address, Settings
 from engines.generation import Target
-from engines.installing import build_environment
 from engines.machine import read_machine
-from engines.process import EngineProcess, new_address
+from engines.process import EngineProcess
 from engines.session import Session
 from engines.vllm import REASONING_PLUGIN, RUNNER, Vllm, cache_bytes
 from registry.errors import GenerationError, LoadError, OutOfMemoryError
 from registry.spec import Architecture, Chat, Reasoning
+from tests.engines.starting import Start, children_of, starting
 from tests.weights.built import BuiltWeights
 
 SOCKET = Address("http://localhost", Path("/run/e.sock"))
@@ -321,30 +321,19 @@ def test_a_log_without_an_error_has_no_cause() -> None:
 
 MISTRAL = Architecture(layers=2, hidden_size=256, heads=4, kv_heads=2)
 READY_WITHIN_S = 300.0
-Start = Callable[..., EngineProcess]
+
+
+def settings_of(folder: Path, *options: str, **changed: Any) -> Settings:
+    cores = read_machine().cores
+    settings = Settings("m", folder, 256, 2, cores, cores, options, "pytorch", architecture=MISTRAL)
+    return settings._replace(**changed)
 
 
 @pytest.fixture
-def start(tmp_path: Path, engine_cache: Path) -> Iterator[Start]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Return a function that starts vLLM on a folder, with options; `limit` goes before the command."""
-    engine = Vllm()
-    python = build_environment(engine.requirements_for(read_machine())).python
-    started: list[EngineProcess] = []
-
-    def start_engine(folder: Path, *options: str, limit: Sequence[str] = (), **changed: Any) -> EngineProcess:
-        address = new_address()
-        machine = read_machine()
-        settings = Settings("m", folder, 256, 2, machine.cores, machine.cores, options, "pytorch", architecture=MISTRAL)
-        settings = settings._replace(**changed)
-        command = (*limit, *engine.command(python, settings, address))
-        log_path = tmp_path / f"engine-{len(started)}.log"
-        variables = engine.variables(settings)
-        started.append(EngineProcess.start(engine, command, address=address, log_path=log_path, variables=variables))
-        return started[-1]
-
-    yield start_engine
-    for process in started:
-        process.stop()
+    with starting(Vllm(), tmp_path, settings_of) as start:
+        yield start
 
 
 def session_of(process: EngineProcess, context_length: int = 256) -> Session:
@@ -443,11 +432,6 @@ def test_its_core_is_killed_while_it_streams(start: Start, built_weights: BuiltW
             list(stream)
     assert process.wait_ended(30)
     assert process.failure().message == "vLLM's engine process was ended"
-
-
-def children_of(pid: int) -> list[int]:
-    stats = {path: path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")}
-    return [int(path.parent.name) for path, fields in stats.items() if int(fields[1]) == pid]
 
 
 @pytest.mark.engine

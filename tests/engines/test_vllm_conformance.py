@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from engines.conformance import Checkpoint, EngineConformance
-from engines.installing import build_environment
-from engines.machine import read_machine
+from engines.conformance import Checkpoint
 from engines.vllm import Vllm
 from registry.spec import Architecture
+from tests.engines.starting import RealEngineConformance
 from tests.weights.built import BuiltWeights
 
 # In bfloat16, the model's own, the likeliest tokens tie now and then, and vLLM keeps both for `top_k` of 1.
@@ -19,18 +17,11 @@ FLOAT16 = ("--dtype", "float16")
 SMOLLM2 = Architecture(layers=30, hidden_size=576, heads=9, kv_heads=3)
 
 
-class VllmConformance(EngineConformance):
+class VllmConformance(RealEngineConformance):
     engine = Vllm()
     weights: ClassVar[str]
     model_format: ClassVar[str]
     quantization: ClassVar[str]
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def python(cls, engine_cache: Path) -> str:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("LAUNCH_CACHE", str(engine_cache))
-            return build_environment(Vllm().requirements_for(read_machine())).python
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -51,6 +42,3 @@ class TestGptq(VllmConformance):
 @pytest.mark.engine
 class TestAwq(VllmConformance):
     weights, model_format, quantization = "smollm2-awq", "awq", "Int4"
-
-
-del EngineConformance, VllmConformance  # which hold no tests of their own
