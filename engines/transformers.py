@@ -90,18 +90,17 @@ class Transformers:
     capability = Capability(
         engine=name,
         formats=(
-            FormatSupport("pytorch", bits=(16, 8, 4)),
-            FormatSupport("gptq", bits=(2, 3, 4, 8)),
-            FormatSupport("awq", bits=(4,)),
-            FormatSupport("bnb", bits=(4, 8)),
+            FormatSupport("pytorch", bits=(16, 8, 4), cpu_dtype="float32"),
+            FormatSupport("gptq", bits=(2, 3, 4, 8), cpu_dtype="float32"),
+            FormatSupport("awq", bits=(4,), cpu_dtype="float32"),
+            FormatSupport("bnb", bits=(4, 8), cpu_dtype="float32"),
             FormatSupport("fp8", accelerators=("cuda",)),
-            FormatSupport("gguf", only_named="it unpacks the weights to several times their size"),
+            FormatSupport("gguf", only_named="it unpacks the weights to several times their size", cpu_dtype="float32"),
         ),
         ranks={"cuda": 1, "metal": 1, "cpu": 1},
         aliases=("hf", "huggingface"),
         features=frozenset({"batching", "logprobs", "json_schema", "tools", "reasoning", "several_gpus"}),
         setup_bytes=3_600_000_000,
-        cpu_dtype="float32",
     )
     wire = Wire()
 

@@ -52,7 +52,9 @@ class Vllm:
     capability = Capability(
         engine=name,
         formats=(
-            FormatSupport("pytorch", bits=(16,), otherwise="bitsandbytes left its tree for a plugin"),
+            FormatSupport(
+                "pytorch", bits=(16,), otherwise="bitsandbytes left its tree for a plugin", cpu_dtype="float32"
+            ),
             FormatSupport(
                 "gptq",
                 bits=(4, 8),
@@ -63,7 +65,7 @@ class Vllm:
             ),
             FormatSupport("awq", bits=(4,)),
             FormatSupport("fp8", accelerators=("cuda",)),
-            FormatSupport("mistral", bits=(16,)),
+            FormatSupport("mistral", bits=(16,), cpu_dtype="float32"),
         ),
         refusals={
             "gguf": "its GGUF reader left the tree for a plugin",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engines.index import CAPABILITIES
-from launcher.output import format_bytes
+from launcher.output import format_bytes, format_count
 from launcher.plans import Plan
 from registry.licences import restriction
 from registry.spec import Architecture, Model, Rejection, Resolution, Source, Spec, format_size
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from launcher.inspection import Inspection
 
 AUTOMATIC = frozenset(each.engine for each in CAPABILITIES if each.automatic)
-HUB_TITLES = {
+_HUB_TITLES = {
     "huggingface": "Hugging Face",
     "modelscope": "ModelScope",
     "url": "the web",
@@ -24,6 +24,11 @@ HUB_TITLES = {
     "local": "this machine",
 }
 SHORT_REVISION = 7
+
+
+def hub_title(hub: str) -> str:
+    """Return what a hub is called where people read it."""
+    return _HUB_TITLES.get(hub, hub)
 
 
 def headline(plan: Plan) -> str:
@@ -39,8 +44,9 @@ def summary_lines(plan: Plan, *, with_engine: bool = True) -> Iterator[str]:
         yield _row("fetch", f"{_origin(plan)}; only the hub can tell how much")
     elif plan.download_bytes:
         missing = sum(not file.cached for file in plan.files)
-        count = f"{missing} file{'s' if missing > 1 else ''}"
-        yield _row("fetch", f"{count}, {format_bytes(plan.download_bytes)} from {_origin(plan)}")
+        yield _row(
+            "fetch", f"{format_count(missing, 'file')}, {format_bytes(plan.download_bytes)} from {_origin(plan)}"
+        )
     if with_engine and plan.download_bytes and plan.environment.install_bytes:
         yield _row("total", format_bytes(plan.download_bytes + plan.environment.install_bytes))
 
@@ -56,7 +62,7 @@ def engine_lines(plan: Plan) -> Iterator[str]:
 def plan_lines(plan: Plan, *, explain: bool = False) -> Iterator[str]:
     """Yield the whole plan, with the exact command; `explain` adds every reason and every rejected combination."""
     yield headline(plan)
-    yield _row("repo", f"{plan.repo_id} on {HUB_TITLES.get(plan.hub, plan.hub)}")
+    yield _row("repo", f"{plan.repo_id} on {hub_title(plan.hub)}")
     yield _row("revision", _revision(plan.source))
     if restricted := restriction(plan.model.license):
         yield _row("licence", restricted)
@@ -105,7 +111,7 @@ def _origin(plan: Plan) -> str:
     at = f" at {_short(plan.source)}" if plan.revision else ""
     is_open = plan.model.license and not restriction(plan.model.license)  # else a line of its own says it
     licence = f" · {plan.model.license}" if is_open else ""
-    place = plan.repo_id if plan.hub == "url" else HUB_TITLES.get(plan.hub, plan.hub)
+    place = plan.repo_id if plan.hub == "url" else hub_title(plan.hub)
     return f"{place}{at}{licence}"
 
 
@@ -187,7 +193,7 @@ def _spec_lines(model: Model, spec: Spec) -> Iterator[str]:
     for source in spec.sources:
         pin = f"at {source.revision}" if source.is_pinned and source.revision else _revision(source).partition(":")[0]
         only = f" · only {', '.join(source.quantizations)}" if source.quantizations else ""
-        yield f"    {HUB_TITLES.get(source.hub, source.hub):<14} {source.repo_id} {pin}{only}"
+        yield f"    {hub_title(source.hub):<14} {source.repo_id} {pin}{only}"
         yield from (f"    {'also at':<14} {mirror}" for mirror in source.mirrors)
     if spec.resources is not None:
         stated = ", ".join(_resources(spec))
@@ -201,7 +207,7 @@ def _resources(spec: Spec) -> Iterator[str]:
     if facts.storage_bytes:
         yield f"{format_bytes(facts.storage_bytes)} of storage"
     if facts.gpu_count is not None:
-        yield f"{facts.gpu_count} GPU{'s' if facts.gpu_count != 1 else ''}"
+        yield format_count(facts.gpu_count, "GPU")
     if facts.gpu_memory_bytes:
         yield f"{format_bytes(facts.gpu_memory_bytes)} of GPU memory"
     if facts.memory_per_gpu_bytes:

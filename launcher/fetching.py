@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from launcher.describe import HUB_TITLES
+from launcher.describe import hub_title
 from launcher.planning import at_sources
 from launcher.plans import Plan
 from launcher.refusals import check_files
@@ -113,11 +113,11 @@ def _tell(report: Report, failures: list[tuple[Source, DownloadError]], source: 
         from registry.hub_choice import forget
 
         forget()
-    report(Progress("fallback", 0, None, f"{_said_by(failed, error)}; trying {HUB_TITLES.get(source.hub, source.hub)}"))
+    report(Progress("fallback", 0, None, f"{_said_by(failed, error)}; trying {hub_title(source.hub)}"))
 
 
 def _said_by(source: Source, error: DownloadError) -> str:
-    title = HUB_TITLES.get(source.hub, source.hub)
+    title = hub_title(source.hub)
     return error.message if title.lower() in error.message.lower() else f"{title}: {error.message}"
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from engines.machine import without_gpus
+from launcher.output import format_count
 from registry.errors import ResolutionError
 from registry.request import listing
 from registry.spec import Gpu, Machine
@@ -25,7 +26,7 @@ def with_gpus(machine: Machine, asked: GpusAsked | None) -> Machine:
         return machine
     if isinstance(wanted, int):
         if wanted > len(machine.gpus):
-            raise _too_many(f"{wanted} GPU{'s' if wanted != 1 else ''}", machine)
+            raise _too_many(format_count(wanted, "GPU"), machine)
         return machine._replace(gpus=machine.gpus[:wanted]) if wanted else without_gpus(machine)
     visible = {gpu.number: gpu for gpu in machine.gpus}
     if missing := [number for number in wanted if number not in visible]:

@@ -260,6 +260,11 @@ def format_bytes(size_bytes: float) -> str:
     return f"{size_bytes:.0f} bytes"
 
 
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things: `1 file`, `3 files`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def format_seconds(seconds: float) -> str:
     """Return a time as people read it: `0.8 s`, `45 s`, `2:01`."""
     if seconds < 10:

@@ -260,6 +260,7 @@ class FormatSupport(NamedTuple):
 
     `bits` are those of `quantization_bits`; 16 stands for unquantized weights. `otherwise` says why not the rest.
     None means any. A format with an `only_named` is read where engine and format are both named; it says why.
+    `cpu_dtype` is what it is computed in best on a CPU without bfloat16.
     """
 
     model_format: str
@@ -268,6 +269,7 @@ class FormatSupport(NamedTuple):
     otherwise: str = ""
     refuses: tuple[FactRule, ...] = ()
     only_named: str = ""
+    cpu_dtype: str = "auto"
 
 
 # What engines may offer beyond text for text: names for data, with what each means to a caller.
@@ -291,7 +293,6 @@ class Capability(NamedTuple):
     `features` are names of FEATURES. Engines that are not `automatic` are used only when named. `setup_bytes` is what
     an environment takes to fetch, and `accelerator` what its build for one machine runs on; "": the machine's.
     `splits_heads`: on several GPUs each takes a part of the attention heads, so that not every number of them will do.
-    `cpu_dtype` is what it computes in best on a CPU without bfloat16.
     """
 
     engine: str
@@ -306,7 +307,6 @@ class Capability(NamedTuple):
     setup_bytes: int = 0
     accelerator: str = ""
     splits_heads: bool = False
-    cpu_dtype: str = "auto"
 
     def support_of(self, model_format: str) -> FormatSupport | None:
         return next((support for support in self.formats if support.model_format == model_format), None)

@@ -16,7 +16,7 @@ from launcher.cache_removal import Removal, choose_named, choose_old, plan_remov
 from launcher.cache_use import InUseError
 from launcher.cache_verify import Finding, verify
 from launcher.cli.options import Printing, UsageError, grouped, option
-from launcher.output import Output, format_bytes, is_terminal
+from launcher.output import Output, format_bytes, format_count, is_terminal
 from registry.errors import DigestError
 from registry.progress import with_rate
 
@@ -88,7 +88,7 @@ def _verify(printing: Printing, names: Names = None) -> None:
         output.say(f"nobody vouches for `{each.location}`")
     right = len(findings) - len(unknown)
     output.event("verified", {"right": right, "unknown": len(unknown)})
-    output.say(f"{_count(right, 'file')} verified, {format_bytes(bytes_of(each.entry for each in findings))}")
+    output.say(f"{format_count(right, 'file')} verified, {format_bytes(bytes_of(each.entry for each in findings))}")
 
 
 def _wrong(bad: Sequence[Finding]) -> DigestError:
@@ -96,7 +96,7 @@ def _wrong(bad: Sequence[Finding]) -> DigestError:
     options = {"-f": entry.model_format, "-q": entry.quantization, "--hub": entry.hub}
     again = " ".join(("launch pull", entry.name, *(f"{option} {value}" for option, value in options.items() if value)))
     error = DigestError(
-        f"{_count(count, 'file')} {'is' if count == 1 else 'are'} not what was vouched for",
+        f"{format_count(count, 'file')} {'is' if count == 1 else 'are'} not what was vouched for",
         path=str(bad[0].location),
         expected=str(bad[0].expected),
         actual=str(bad[0].actual),
@@ -246,7 +246,3 @@ def _removal(removal: Removal) -> dict[str, Any]:
 
 def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     return [_record(entry) for entry in entries]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ import typer
 from engines.environment import Environment, is_within
 from launcher.cli.options import Printing, grouped
 from launcher.inspection import EngineInfo, describe_format, list_engines
-from launcher.output import Output, format_bytes
+from launcher.output import Output, format_bytes, format_count
 from registry.spec import FEATURES
 
 HEADINGS = ("ENGINE", "VERSION", "WHERE", "RUNS HERE", "SET-UP")
@@ -98,7 +98,7 @@ def _remove(engine: EngineName, printing: Printing) -> None:
     name, release = read_wanted(engine)
     removed = remove(name, release=release)
     output.event("removed", {"engine": name, "environments": removed})
-    output.say(f"{name}: {removed} environment{'s' if removed != 1 else ''} removed")
+    output.say(f"{name}: {format_count(removed, 'environment')} removed")
 
 
 def _say_installed(output: Output, name: str, environment: Environment) -> None:

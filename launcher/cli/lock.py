@@ -10,11 +10,11 @@ import typer
 
 from launcher.cli.options import How, Network, Printing, UsageError, Which, option, request_of
 from launcher.cli.running import plan_of
-from launcher.describe import HUB_TITLES
+from launcher.describe import hub_title
 from launcher.lockfile import DEFAULT_PATH, Locked, read_lock, write_lock
 from launcher.locking import lock_plan
 from launcher.locking import request_of as request_again
-from launcher.output import Output, format_bytes
+from launcher.output import Output, format_bytes, format_count
 from launcher.planning import Request
 from launcher.settling import settle
 
@@ -64,7 +64,7 @@ def _lock(name: str, request: Request, output: Output) -> Locked:
 
 def _in_words(entry: Locked) -> Iterator[str]:
     yield f"{entry.model} as {entry.model_format} {entry.quantization} on {entry.engine.name}"
-    count = f"{len(entry.files)} file{'s' if len(entry.files) != 1 else ''}"
+    count = format_count(len(entry.files), "file")
     size = format_bytes(sum(file.size_bytes for file in entry.files))
     at = f" at {entry.revision[:12]}" if entry.revision else ""
-    yield f"  locked    {count}, {size} on {HUB_TITLES.get(entry.hub, entry.hub)}{at}"
+    yield f"  locked    {count}, {size} on {hub_title(entry.hub)}{at}"

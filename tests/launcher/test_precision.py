@@ -84,10 +84,13 @@ def test_a_gpu_without_bfloat16_takes_float16(engine: str) -> None:
     assert _dtype(T4, engine, precision="float32") == Dtype("auto")
 
 
-def test_an_old_cpu_is_faster_with_float32_in_transformers_only() -> None:
-    assert _dtype(OLD_CPU) == Dtype("float32", FLOAT32)
+def test_an_old_cpu_is_faster_with_float32() -> None:
+    assert _dtype(OLD_CPU) == _dtype(OLD_CPU, "vllm") == Dtype("float32", FLOAT32)
     assert _dtype(OLD_CPU, model_format="gptq", quantization="Int4", size=7).name == "float32"
-    assert _dtype(OLD_CPU, "vllm") == Dtype("auto")
+
+
+def test_vllm_computes_with_packed_weights_in_halves_only() -> None:
+    assert _dtype(OLD_CPU, "vllm", model_format="gptq", quantization="Int4") == Dtype("auto")
 
 
 def test_float32_that_does_not_fit_is_not_taken() -> None:
