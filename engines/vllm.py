@@ -9,7 +9,6 @@ from pathlib import Path
 from engines.base import Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
 from engines.variables import OFFLINE, visible_gpus
-from engines.vllm_log import read_cause, read_stage
 from registry.cache import cache_folder
 from registry.spec import Architecture, Capability, FactRule, FormatSupport, Machine
 
@@ -116,9 +115,13 @@ class Vllm:
         }
 
     def stage_of(self, line: str) -> str | None:
+        from engines.vllm_log import read_stage  # its expressions take 2 ms, which every launch would wait for
+
         return read_stage(line)
 
     def cause_of(self, log: str) -> Cause | None:
+        from engines.vllm_log import read_cause
+
         return read_cause(log)
 
 

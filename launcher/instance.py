@@ -103,6 +103,7 @@ def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
         variables=engine.variables(settings),
     )
     # While the engine loads there is time to import what speaks to it, and to note what it uses.
+    import engines.session  # noqa: F401
     from launcher.cache_use import hold
     from launcher.targets import target_of
 
