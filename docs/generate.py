@@ -59,6 +59,7 @@ COMMANDS = (
     "engines install",
     "engines update",
     "engines remove",
+    "env",
 )
 
 

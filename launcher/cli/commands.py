@@ -24,6 +24,7 @@ COMMANDS = {
     "lock": Entry("lock", "Write launch.lock: the files, engine and options of now."),
     "cache": Entry("cache", "List, verify and remove what was fetched."),
     "engines": Entry("engines", "List, install, update and remove engines."),
+    "env": Entry("env", "Print lines to eval, for clients of OpenAI and Anthropic."),
 }
 ALIASES = {
     "run": "chat",
