@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from launcher.planning import Request
     from launcher.plans import File, Plan
     from registry.errors import (
+        AccessError,
+        AuthenticationError,
+        BodyTooLargeError,
         CacheNotWritableError,
         CatalogueError,
         ContextOverflowError,
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
         EngineError,
         EngineNotInstalledError,
         EnvironmentBuildError,
+        ExposureError,
+        ForeignRequestError,
         GatedRepoError,
         GenerationError,
         InvalidRequestError,
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
         PortInUseError,
         ResolutionError,
         SchemaError,
+        SlowClientError,
         UnknownModelError,
         UnsafeFileError,
         UnsupportedParameterError,
@@ -57,11 +63,12 @@ _HOMES = {
     "launcher.plans": ("File", "Plan"),
     "launcher.planning": ("Request",),
     "registry.errors": (
-        *("CacheNotWritableError", "CatalogueError", "ContextOverflowError", "DigestError", "DiskFullError"),
-        *("DownloadError", "EngineError", "EngineNotInstalledError", "EnvironmentBuildError", "GatedRepoError"),
-        *("GenerationError", "InvalidRequestError", "LaunchError", "LoadError", "LockError", "NotOnHubError"),
-        *("OfflineError", "OutOfMemoryError", "PortInUseError", "ResolutionError", "SchemaError"),
-        *("UnknownModelError", "UnsafeFileError", "UnsupportedParameterError"),
+        *("AccessError", "AuthenticationError", "BodyTooLargeError", "CacheNotWritableError", "CatalogueError"),
+        *("ContextOverflowError", "DigestError", "DiskFullError", "DownloadError", "EngineError"),
+        *("EngineNotInstalledError", "EnvironmentBuildError", "ExposureError", "ForeignRequestError"),
+        *("GatedRepoError", "GenerationError", "InvalidRequestError", "LaunchError", "LoadError", "LockError"),
+        *("NotOnHubError", "OfflineError", "OutOfMemoryError", "PortInUseError", "ResolutionError", "SchemaError"),
+        *("SlowClientError", "UnknownModelError", "UnsafeFileError", "UnsupportedParameterError"),
     ),
     "registry.progress": ("Progress",),
     "registry.spec": ("Rejection",),
@@ -69,7 +76,10 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AccessError",
     "AsyncModel",
+    "AuthenticationError",
+    "BodyTooLargeError",
     "CacheNotWritableError",
     "CatalogueError",
     "Chunk",
@@ -80,7 +90,9 @@ __all__ = [
     "EngineError",
     "EngineNotInstalledError",
     "EnvironmentBuildError",
+    "ExposureError",
     "File",
+    "ForeignRequestError",
     "GatedRepoError",
     "GenerationError",
     "InvalidRequestError",
@@ -104,6 +116,7 @@ __all__ = [
     "Result",
     "Sampling",
     "SchemaError",
+    "SlowClientError",
     "Timings",
     "TokenLogprob",
     "Tool",

@@ -8,29 +8,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from launcher.describe import at_once
+from launcher.exposure import Exposure
 from launcher.instance import Instance
 from launcher.output import Output, format_seconds
-from registry.errors import PortInUseError
 
 if TYPE_CHECKING:
     from launcher.gateway import Served
-
-HOST = "127.0.0.1"
-
-
-def check_port(port: int) -> None:
-    """Raise PortInUseError if nobody could listen there now: better before a download than after it."""
-    import socket
-
-    try:
-        socket.create_server((HOST, port)).close()
-    except OSError as error:
-        raise PortInUseError(
-            f"Port {port} of {HOST} cannot be used: {os.strerror(error.errno or 0)}",
-            host=HOST,
-            port=port,
-            hint="--port 0",
-        ) from error
 
 
 def served_by(instance: Instance) -> Served:
@@ -43,7 +26,7 @@ def served_by(instance: Instance) -> Served:
     return Served(names=names, address=instance.process.address, target=instance.target)
 
 
-def serve(instance: Instance, output: Output, port: int, *, took_s: float) -> None:
+def serve(instance: Instance, output: Output, exposure: Exposure, *, took_s: float) -> None:
     """Say that it is ready and how long that took, and answer until Ctrl-C or TERM.
 
     Raises KeyboardInterrupt for Ctrl-C, and a LoadError that says why if the engine ends.
@@ -55,10 +38,11 @@ def serve(instance: Instance, output: Output, port: int, *, took_s: float) -> No
         output.event("ready", {"url": url, "pid": os.getpid(), "name": plan.name})
         context = f"context {plan.context_length:,} {at_once(plan.concurrency)}"
         output.say(f"ready in {format_seconds(took_s)}   {url}   {context}   device {plan.device}")
-        output.say(f'Ctrl-C stops · try: curl {url}/chat/completions -H "Content-Type: application/json" \\')
+        key = ' -H "Authorization: Bearer KEY"' if exposure.keys else ""
+        output.say(f'Ctrl-C stops · try: curl {url}/chat/completions{key} -H "Content-Type: application/json" \\')
         output.say(f"""  -d '{{"model": "{plan.name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""")
 
-    came = run_gateway(served_by(instance), HOST, port, on_ready=tell, is_alive=instance.process.is_alive)
+    came = run_gateway(served_by(instance), exposure, on_ready=tell, is_alive=instance.process.is_alive)
     if came is None:
         raise instance.process.failure()
     if came == signal.SIGINT:

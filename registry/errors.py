@@ -23,7 +23,13 @@
     │   ├── ContextOverflowError the prompt is longer than the context
     │   └── GenerationError      the engine broke while it answered
     ├── LockError                what a lock file says cannot be had, or the file cannot be read
-    └── PortInUseError           another program has the endpoint's port
+    ├── PortInUseError           another program has the endpoint's port
+    ├── ExposureError            who may reach the endpoint was said in a way that cannot be, or must not
+    └── AccessError              an endpoint refuses a request before it looks at what is asked
+        ├── AuthenticationError  it wants a key, or another one
+        ├── ForeignRequestError  it comes by a name, or from a page, that is not the endpoint's own
+        ├── BodyTooLargeError
+        └── SlowClientError      the body did not come in time
 
 The message is the cause; `details` are the facts, one a line; `hint` is a command or a sentence that helps.
 All of them pickle, and carry the facts that a program needs as attributes.
@@ -292,3 +298,48 @@ class PortInUseError(LaunchError):
         super().__init__(message, hint=hint)
         self.host = host
         self.port = port
+
+
+class ExposureError(LaunchError):
+    """Who may reach the endpoint was said in a way that cannot be, or must not."""
+
+    kind = "exposure"
+
+
+class AccessError(LaunchError):
+    """An endpoint refuses a request before it looks at what is asked."""
+
+    kind = "access"
+
+
+class AuthenticationError(AccessError):
+    """The endpoint wants a key, or another one."""
+
+    kind = "authentication"
+
+
+class ForeignRequestError(AccessError):
+    """The header `parameter`, Host or Origin, names what is not the endpoint's own."""
+
+    kind = "foreign_request"
+
+    def __init__(self, message: str, *, parameter: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.parameter = parameter
+
+
+class BodyTooLargeError(AccessError):
+    """The body of a request is larger than the endpoint takes."""
+
+    kind = "body_too_large"
+
+    def __init__(self, message: str, *, limit_bytes: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.limit_bytes = limit_bytes
+
+
+class SlowClientError(AccessError):
+    """The body of a request did not come in time."""
+
+    kind = "slow_client"
+    permanent = False

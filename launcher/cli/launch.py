@@ -6,14 +6,25 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.options import Ask, How, Name, Network, Pinned, Printing, Which, model_of, option, request_of, setting
+from launcher.cli.options import (
+    Ask,
+    How,
+    Name,
+    Network,
+    Pinned,
+    Printing,
+    Reach,
+    Which,
+    model_of,
+    option,
+    request_of,
+)
 
 Prompt = Annotated[
     list[str] | None, option("-p --prompt", "TEXT", "Ask this and leave; may be repeated; - is stdin, @FILE a file.")
 ]
 Raw = Annotated[bool, option("--raw", None, "Give the prompt as it is, without the model's template.")]
 Suffix = Annotated[str | None, option("--suffix", "TEXT", "Fill in what is between the prompt and this, or @FILE.")]
-Port = Annotated[int, setting("--port", "N", "0 takes any that is free.", min=0, max=65535)]
 DryRun = Annotated[bool, option("--dry-run", None, "Show what would be done, and do nothing.")]
 Explain = Annotated[bool, option("--explain", None, "The same, with every rejected combination.")]
 
@@ -23,6 +34,7 @@ def command(
     which: Which,
     how: How,
     ask: Ask,
+    reach: Reach,
     network: Network,
     pinned: Pinned,
     printing: Printing,
@@ -30,7 +42,6 @@ def command(
     prompt: Prompt = None,
     raw: Raw = False,
     suffix: Suffix = None,
-    port: Port = 8000,
     dry_run: DryRun = False,
     explain: Explain = False,
 ) -> None:
@@ -48,4 +59,4 @@ def command(
         manner = prompts.Manner(raw, None if suffix is None else prompts.read_text(suffix))
         running.answer(plan, output, prompts.read_prompts(prompt), ask, manner)
     else:
-        running.serve(plan, output, port)
+        running.serve(plan, output, reach.exposure())

@@ -11,7 +11,7 @@ import typer
 
 from launcher.cli.application import application
 from launcher.cli.options import UsageError
-from registry.errors import LaunchError
+from registry.errors import ExposureError, LaunchError
 
 DONE, COULD_NOT, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -32,7 +32,8 @@ _CURES = {
     "--torch-dtype": "it is `--dtype` here",
     "--max-seq-len": "it is `--context-length` here",
     "--max-model-length": "it is `--context-length` here",
-    "--host": "the endpoint answers on 127.0.0.1 only in this version",
+    "--ssl-certfile": "it is `--tls-cert` here",
+    "--ssl-keyfile": "it is `--tls-key` here",
     "-e": "nothing has to be running first",
     "--endpoint": "nothing has to be running first",
 }
@@ -53,6 +54,7 @@ _OURS_ALONE = frozenset(
         *("--context-length", "--concurrency", "--model-format", "--model-name", "--model-path", "--model-engine"),
         *("--engine", "--hub", "--registry", "--gpus", "--gpu-idx", "--n-gpu", "--size-in-billions", "--environment"),
         *("--prompt", "--dry-run", "--explain", "--offline", "--no-install", "--json", "--quiet", "--locked"),
+        *("--api-key-file", "--no-api-key", "--allowed-host", "--tls-cert", "--tls-key"),
     )
 )
 
@@ -87,7 +89,7 @@ def _fail(error: LaunchError, *, as_json: bool) -> int:
     from launcher.output import Output
 
     Output(as_json=as_json).error(error)
-    return WRONG_USAGE if isinstance(error, UsageError) else COULD_NOT
+    return WRONG_USAGE if isinstance(error, UsageError | ExposureError) else COULD_NOT
 
 
 def _cut(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:

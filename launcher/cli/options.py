@@ -14,8 +14,11 @@ from registry.errors import LaunchError
 
 if TYPE_CHECKING:
     from engines.generation import Sampling
+    from launcher.exposure import Exposure
     from launcher.output import Output
     from launcher.planning import Request
+
+SHOWN_IN_PS = "others on this machine see `--api-key` in `ps`: LAUNCH_API_KEY and `--api-key-file` keep a key to you"
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model's name, alias, repo id, or a path.")]
 
@@ -178,6 +181,51 @@ class Ask(NamedTuple):
         if not isinstance(schema, dict):
             raise UsageError(f"`{path}` is not a JSON schema: that is an object")
         return schema
+
+
+class Reach(NamedTuple):
+    """Where the endpoint answers, and whom."""
+
+    host: Annotated[
+        str, setting("--host", "ADDRESS", "Where to listen; where others can reach it, a key is needed.")
+    ] = "127.0.0.1"
+    port: Annotated[int, setting("--port", "N", "0 takes any that is free.", min=0, max=65535)] = 8000
+    api_key_file: Annotated[
+        Path | None, setting("--api-key-file", "FILE", "Keys that may ask, one a line, as KEY or NAME: KEY.")
+    ] = None
+    api_key: Annotated[
+        list[str] | None,
+        option("-ak --api-key", "KEY", "A key that may ask; `ps` shows it to others here. [$LAUNCH_API_KEY]"),
+    ] = None
+    no_api_key: Annotated[bool, setting("--no-api-key", None, "Ask nobody for a key, whoever can reach it.")] = False
+    allowed_host: Annotated[
+        list[str] | None,
+        setting("--allowed-host", "NAME", "A name that clients may use for it, also NAME:PORT; may be repeated."),
+    ] = None
+    tls_cert: Annotated[Path | None, setting("--tls-cert", "FILE", "Serve https with this certificate (PEM).")] = None
+    tls_key: Annotated[Path | None, setting("--tls-key", "FILE", "The certificate's private key (PEM).")] = None
+
+    def exposure(self) -> Exposure:
+        """Return where it answers and whom; raises ExposureError for what cannot be, or must not."""
+        import os
+
+        from launcher.exposure import read_exposure
+        from launcher.keys import key_of
+
+        keys = [key_of(key, origin="`--api-key`") for key in self.api_key or ()]
+        if key := os.environ.get("LAUNCH_API_KEY"):
+            keys.append(key_of(key, origin="LAUNCH_API_KEY"))
+        exposure = read_exposure(
+            host=self.host,
+            port=self.port,
+            keys=keys,
+            key_file=self.api_key_file,
+            without_key=self.no_api_key,
+            allowed_hosts=self.allowed_host or (),
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+        )
+        return exposure._replace(warnings=(*exposure.warnings, SHOWN_IN_PS)) if self.api_key else exposure
 
 
 class Printing(NamedTuple):

@@ -9,6 +9,7 @@ from launcher import describe
 from launcher.cli import prompts
 from launcher.cli.commands import near_command
 from launcher.cli.options import Ask
+from launcher.exposure import Exposure
 from launcher.instance import Instance, start_instance
 from launcher.output import Output
 from launcher.planning import Request, make_plan
@@ -67,18 +68,20 @@ def answer(plan: Plan, output: Output, questions: Sequence[str], ask: Ask, manne
         instance.stop()
 
 
-def serve(plan: Plan, output: Output, port: int) -> None:
-    """Serve the model until it is stopped."""
+def serve(plan: Plan, output: Output, exposure: Exposure) -> None:
+    """Serve the model to those of `exposure` until it is stopped."""
     from launcher import serving
 
     began = time.monotonic()
-    serving.check_port(port)
+    exposure.check()
+    for warning in exposure.warnings:
+        output.warn(warning)
     plan = settle(plan, output.progress)
     announce(plan, output)
     for line in describe.engine_lines(plan):
         output.say(line)
     instance = start(plan, output, is_probed=True)
     try:
-        serving.serve(instance, output, port, took_s=time.monotonic() - began)
+        serving.serve(instance, output, exposure, took_s=time.monotonic() - began)
     finally:
         instance.stop()

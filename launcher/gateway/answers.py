@@ -15,16 +15,24 @@ from aiohttp import web
 from engines.exchanges import Embeddings
 from engines.generation import Reply, TokenLogprob
 from registry.errors import (
+    AuthenticationError,
+    BodyTooLargeError,
     ContextOverflowError,
+    ForeignRequestError,
     GenerationError,
     InvalidRequestError,
     LaunchError,
+    SlowClientError,
     UnknownModelError,
     UnsupportedParameterError,
 )
 
 # The first class that fits: HTTP status, OpenAI's type and code.
 STATUSES: tuple[tuple[type[LaunchError], int, str, str], ...] = (
+    (AuthenticationError, 401, "invalid_request_error", "invalid_api_key"),
+    (ForeignRequestError, 403, "invalid_request_error", "foreign_request"),
+    (SlowClientError, 408, "invalid_request_error", "request_timeout"),
+    (BodyTooLargeError, 413, "invalid_request_error", "request_too_large"),
     (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
     (ContextOverflowError, 400, "invalid_request_error", "context_length_exceeded"),
     (UnsupportedParameterError, 400, "invalid_request_error", "unsupported_parameter"),
@@ -129,7 +137,8 @@ def error_body(error: LaunchError) -> tuple[int, dict[str, Any]]:
 def error_response(error: LaunchError) -> web.Response:
     """Return our error as a response."""
     status, body = error_body(error)
-    return web.json_response(body, status=status)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return web.json_response(body, status=status, headers=headers)
 
 
 def http_error_response(error: web.HTTPException, what: str) -> web.Response:

@@ -17,6 +17,8 @@ from engines.exchanges import Exchange, count_text, embed, read_template
 from engines.generation import Draft, Post, Reply, Target, Template
 from engines.requests import fitted
 from engines.streaming import StreamReader, refusal_of
+from launcher.exposure import ON_LOOPBACK, Exposure
+from launcher.gateway.admission import admission
 from launcher.gateway.answers import (
     call_events,
     chat_completion,
@@ -32,7 +34,6 @@ from registry.errors import GenerationError, InvalidRequestError, LaunchError, U
 
 T = TypeVar("T")
 
-BODY_LIMIT_BYTES = 32 * 1024**2
 HEALTH_TIMEOUT_S = 5.0
 # nginx would gather a stream into large pieces without the second one.
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -47,23 +48,27 @@ class Served:
     target: Target
 
 
-def make_application(served: Sequence[Served]) -> web.Application:
+def make_application(served: Sequence[Served], exposure: Exposure = ON_LOOPBACK) -> web.Application:
     """Return the endpoint for these engines; the first that has a name gets the requests for it."""
-    return Gateway(served).application()
+    return Gateway(served, exposure).application()
 
 
 class Gateway:
     """The routes, and one client for each engine."""
 
-    def __init__(self, served: Sequence[Served]) -> None:
+    def __init__(self, served: Sequence[Served], exposure: Exposure) -> None:
         self._served = tuple(served)
+        self._exposure = exposure
         self._by_name = {name.casefold(): one for one in reversed(self._served) for name in one.names}
         self._clients: dict[Address, aiohttp.ClientSession] = {}
         self._templates: dict[Address, Template] = {}
         self._created = int(time.time())
 
     def application(self) -> web.Application:
-        application = web.Application(middlewares=[_shape_errors], client_max_size=BODY_LIMIT_BYTES)
+        application = web.Application(
+            middlewares=[_shape_errors, admission(self._exposure)],
+            client_max_size=self._exposure.limits.body_bytes,
+        )
         application.cleanup_ctx.append(self._open_clients)
         application.router.add_get("/health", self.health)
         application.router.add_get("/v1/models", self.models)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
 import threading
@@ -12,37 +11,41 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from aiohttp import web
 
+from launcher.exposure import ON_LOOPBACK, Exposure
+from launcher.gateway.admission import quiet_logger
 from launcher.gateway.application import Served, make_application
-from registry.errors import LaunchError, PortInUseError
+from launcher.tls import serving_context
 
 # How long answers that are under way may still take when the endpoint is ended.
 DRAIN_S = 5.0
 WATCH_EVERY_S = 0.5
+# Who is refused while still sending is read from for so long, since a connection that is cut loses the answer too.
+LINGER_S = 2.0
 
 
 def run_gateway(
     served: Served,
-    host: str,
-    port: int,
+    exposure: Exposure,
     *,
     on_ready: Callable[[str], None],
     is_alive: Callable[[], bool] = lambda: True,
 ) -> signal.Signals | None:
     """Serve until SIGINT or SIGTERM, which is returned, or until `is_alive` says no; call it in the main thread.
 
-    `on_ready` gets the URL for clients, such as `http://127.0.0.1:8000/v1`; a `port` of 0 takes a free one.
+    `on_ready` gets the URL for clients, such as `http://127.0.0.1:8000/v1`.
     Answers under way get `DRAIN_S`, a second signal ends them at once. Raises PortInUseError.
     """
-    return asyncio.run(_serve_until_signal(served, _listen(host, port), on_ready, is_alive))
+    return asyncio.run(_serve_until_signal(served, exposure, on_ready, is_alive))
 
 
 async def _serve_until_signal(
-    served: Served, listener: socket.socket, on_ready: Callable[[str], None], is_alive: Callable[[], bool]
+    served: Served, exposure: Exposure, on_ready: Callable[[str], None], is_alive: Callable[[], bool]
 ) -> signal.Signals | None:
     came: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
-    async with _serving(served, listener):
+    listener = exposure.listen()
+    async with _serving(served, exposure, listener):
         with _signals_into(came):
-            on_ready(_url_of(listener))
+            on_ready(_url_of(exposure, listener))
             while not came.done() and is_alive():
                 await asyncio.wait((came,), timeout=WATCH_EVERY_S)
     return came.result() if came.done() else None
@@ -66,34 +69,29 @@ def _signals_into(came: asyncio.Future[signal.Signals]) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _serving(served: Served, listener: socket.socket) -> AsyncIterator[None]:
+async def _serving(served: Served, exposure: Exposure, listener: socket.socket) -> AsyncIterator[None]:
     """Answer on `listener` inside the block, then close it."""
     runner = web.AppRunner(
-        make_application([served]), handler_cancellation=True, access_log=None, shutdown_timeout=DRAIN_S
+        make_application([served], exposure),
+        handler_cancellation=True,
+        access_log=None,
+        logger=quiet_logger(),
+        shutdown_timeout=DRAIN_S,
+        keepalive_timeout=exposure.limits.headers_within_s,
+        lingering_time=LINGER_S,
     )
     with listener:
+        context = None if exposure.certificate is None else serving_context(exposure.certificate)
         try:
             await runner.setup()
-            await web.SockSite(runner, listener).start()
+            await web.SockSite(runner, listener, ssl_context=context).start()
             yield
         finally:
             await runner.cleanup()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; raises PortInUseError, and LaunchError for an address that is not here."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            message = f"Port {port} of {host} is in use by another program"
-            raise PortInUseError(message, host=host, port=port, hint="--port 0") from error
-        raise LaunchError(f"Nothing can listen on port {port} of `{host}`: {error.strerror}") from error
-
-
-def _url_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+def _url_of(exposure: Exposure, listener: socket.socket) -> str:
+    return exposure.url(listener.getsockname()[1])
 
 
 class GatewayThread:
@@ -102,12 +100,14 @@ class GatewayThread:
     Raises PortInUseError. `stop` may be called more than once and from any thread but its own.
     """
 
-    def __init__(self, served: Served, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        listener = _listen(host, port)
-        self.url = _url_of(listener)
+    def __init__(self, served: Served, exposure: Exposure = ON_LOOPBACK) -> None:
+        listener = exposure.listen()
+        self.url = _url_of(exposure, listener)
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, args=(served, listener), name="gateway", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(served, exposure, listener), name="gateway", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,10 +116,10 @@ class GatewayThread:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
-    def _run(self, served: Served, listener: socket.socket) -> None:
+    def _run(self, served: Served, exposure: Exposure, listener: socket.socket) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve(served, listener))
+            runner.run(self._serve(served, exposure, listener))
 
-    async def _serve(self, served: Served, listener: socket.socket) -> None:
-        async with _serving(served, listener):
+    async def _serve(self, served: Served, exposure: Exposure, listener: socket.socket) -> None:
+        async with _serving(served, exposure, listener):
             await self._stopping.wait()

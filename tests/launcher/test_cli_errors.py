@@ -151,7 +151,7 @@ def test_a_port_that_is_in_use(run: Run) -> None:
         port = taken.getsockname()[1]
         done = run(*ECHO, "--port", str(port))
     assert (done.code, done.out) == (1, "")
-    assert done.err == (f"error: Port {port} of 127.0.0.1 cannot be used: Address already in use\n\nhint: --port 0\n")
+    assert done.err == (f"error: Port {port} of 127.0.0.1 is in use by another program\n\nhint: --port 0\n")
 
 
 def test_an_engine_that_ends_while_it_starts(run: Run) -> None:

@@ -20,6 +20,7 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+from launcher.exposure import Exposure
 from launcher.gateway import GatewayThread, Served, run_gateway
 from registry.errors import LaunchError, PortInUseError
 from tests.fakes.echo import RunningEcho, free_port, running_echo
@@ -202,7 +203,9 @@ def test_a_client_that_leaves_frees_the_slot(is_stream: bool) -> None:
         host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
         body = json.dumps({"prompt": LONG, "stream": is_stream}).encode()
         with socket.create_connection((host, int(port))) as leaver:
-            leaver.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            leaver.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
             leaver.settimeout(0.3)
             with contextlib.suppress(TimeoutError):
                 leaver.recv(1)
@@ -241,10 +244,10 @@ def test_a_port_in_use_is_named() -> None:
     with running_echo() as echo, socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortInUseError, match=f"Port {port} of 127.0.0.1 is in use") as raised:
-            GatewayThread(served_by(echo), port=port)
+            GatewayThread(served_by(echo), Exposure(port=port))
         assert raised.value.hint == "--port 0"
         with pytest.raises(LaunchError, match=r"Nothing can listen on port 0 of `192\.0\.2\.1`"):
-            GatewayThread(served_by(echo), host="192.0.2.1")
+            GatewayThread(served_by(echo), Exposure(host="192.0.2.1"))
 
 
 def test_a_gateway_stops_once_and_for_all() -> None:
@@ -261,9 +264,10 @@ import sys
 from pathlib import Path
 from engines.base import Address, Wire
 from engines.generation import Target
+from launcher.exposure import Exposure
 from launcher.gateway import Served, run_gateway
 served = Served(("m",), Address("http://localhost", Path(sys.argv[1])), Target("m", "echo", Wire(), 512))
-print(repr(run_gateway(served, "127.0.0.1", 0, on_ready=lambda url: print(url, flush=True))))
+print(repr(run_gateway(served, Exposure(), on_ready=lambda url: print(url, flush=True))))
 """
 
 
@@ -284,7 +288,8 @@ def test_in_the_foreground_a_dead_engine_ends_it() -> None:
     assert threading.current_thread() is threading.main_thread()
     with running_echo() as echo:
         urls: list[str] = []
-        ended = run_gateway(served_by(echo), "127.0.0.1", free_port(), on_ready=urls.append, is_alive=lambda: not urls)
+        exposure = Exposure(port=free_port())
+        ended = run_gateway(served_by(echo), exposure, on_ready=urls.append, is_alive=lambda: not urls)
     assert ended is None
     assert urls[0].endswith("/v1")
 
