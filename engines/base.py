@@ -75,10 +75,16 @@ class Settings(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where an engine listens: a Unix socket, or where there is none the host and port in `url`."""
+    """Where an engine listens: a Unix socket, or where there is none the host and port in `url`.
+
+    An `is_endpoint` is OpenAI-compatible and somebody else's: its `url` may be https and have a path, and it may want
+    to see a `key`.
+    """
 
     url: str
     socket: Path | None = None
+    is_endpoint: bool = False
+    key: str | None = None
 
     def as_options(self, socket_option: str) -> tuple[str, ...]:
         """Return the options that have a server listen here; `socket_option` is what it calls a socket's path."""
@@ -86,6 +92,9 @@ class Address(NamedTuple):
             return (socket_option, str(self.socket))
         host, _, port = self.url.removeprefix("http://").rpartition(":")
         return ("--host", host, "--port", port)
+
+    def __repr__(self) -> str:
+        return f"Address({str(self.socket or self.url)!r})"  # keys are for nobody's eyes
 
 
 class Wire(NamedTuple):
@@ -95,13 +104,15 @@ class Wire(NamedTuple):
     sending, as is all that the capability's features do not name. `counts_by_text`: its server renders a conversation
     as text, and says what the template knows, as llama.cpp's does; others make tokens of messages at once.
     `calls_by_schema`: a call of a tool that is required is had as JSON by a schema, because the server would let the
-    model talk first for as long as it likes.
+    model talk first for as long as it likes. `is_endpoint`: it is a gateway, which knows the model's defaults and
+    template itself, and so gets only what was asked for.
     """
 
     names: Mapping[str, str] = _NOTHING
     unsupported: frozenset[str] = frozenset()
     counts_by_text: bool = False
     calls_by_schema: bool = False
+    is_endpoint: bool = False
 
 
 class Cause(NamedTuple):

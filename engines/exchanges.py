@@ -13,7 +13,7 @@ from engines.generation import Draft, Post, Target, Template
 from engines.messages import Messages, has_system, has_tools, read_messages
 from engines.requests import CHAT_PATH, fitted, refuse_without
 from engines.streaming import refusal_of
-from registry.errors import InvalidRequestError
+from registry.errors import InvalidRequestError, UnsupportedParameterError
 
 T = TypeVar("T")
 
@@ -48,9 +48,11 @@ def prompt_tokens(target: Target, messages: Messages, template: Template | None)
     """Return the tokens that `messages` are as a prompt; `template` is asked for where it matters and is None."""
     refuse_without(target, "messages", ability="chat")
     read = read_messages(messages)
-    if has_system(read) or has_tools(read):
+    if not target.wire.is_endpoint and (has_system(read) or has_tools(read)):
         known = template or (yield from read_template(target))
         read = fitted(target, Draft(CHAT_PATH, {"messages": read}), known).body["messages"]  # type: ignore[assignment]
+    if target.wire.is_endpoint:
+        return (yield from _tokens_elsewhere(target, _tokenize_messages(target, read, ())))
     if not target.wire.counts_by_text:
         answer = yield from _ask(target, _tokenize_messages(target, read, ()))
         return list(answer["tokens"])
@@ -61,13 +63,40 @@ def prompt_tokens(target: Target, messages: Messages, template: Template | None)
 
 
 def count_text(target: Target, text: str) -> Exchange[int]:
+    """Return how many tokens a text is by itself, without those that begin a prompt."""
+    tokens = yield from text_tokens(target, text)
+    return len(tokens)
+
+
+def count_reasoning(target: Target, text: str) -> Exchange[int]:
+    """Return how many tokens of an answer its reasoning was, 0 where an endpoint does not count."""
+    try:
+        return (yield from count_text(target, text))
+    except UnsupportedParameterError:
+        return 0
+
+
+def text_tokens(target: Target, text: object) -> Exchange[list[int]]:
     """Return the tokens of a text by itself, without those that begin a prompt."""
+    if not isinstance(text, str):
+        raise InvalidRequestError("`prompt` must be a text", parameter="prompt")
     if target.wire.counts_by_text:
         answer = yield from _ask(target, _post("/tokenize", {"content": text, "add_special": False}))
-    else:
-        body = {"model": target.name, "prompt": text, "add_special_tokens": False}
-        answer = yield from _ask(target, _post("/tokenize", body))
-    return len(answer["tokens"])
+        return list(answer["tokens"])
+    post = _post("/tokenize", {"model": target.name, "prompt": text, "add_special_tokens": False})
+    if target.wire.is_endpoint:
+        return (yield from _tokens_elsewhere(target, post))
+    answer = yield from _ask(target, post)
+    return list(answer["tokens"])
+
+
+def _tokens_elsewhere(target: Target, post: Post) -> Exchange[list[int]]:
+    """Return the tokens that an endpoint makes; raises UnsupportedParameterError where it has no route for that."""
+    status, body = yield post
+    if status in (404, 405):
+        message = f"`{target.engine}` does not count tokens: it has no `{post.path}`"
+        raise UnsupportedParameterError(message, parameter="messages", engine=target.engine)
+    return list(_read_answer(target, status, body)["tokens"])
 
 
 class Embeddings(NamedTuple):

@@ -238,14 +238,14 @@ def no_models(ability: str) -> tuple[str, ...]:
 class Target(NamedTuple):
     """The running model that a request is made for: its name at the engine, the engine's words, the model's facts.
 
-    `context_length` is in tokens and holds for each request. `features` are the engine's, `abilities` the model's;
-    `models_with` names models of the catalogue that have an ability.
+    `context_length` is in tokens and holds for each request, None where an endpoint does not tell. `features` are the
+    engine's, `abilities` the model's; `models_with` names models of the catalogue that have an ability.
     """
 
     name: str
     engine: str
     wire: Wire
-    context_length: int
+    context_length: int | None
     defaults: GenerationDefaults = GenerationDefaults()
     features: frozenset[str] = frozenset()
     abilities: frozenset[str] = frozenset({"chat"})

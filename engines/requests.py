@@ -71,7 +71,7 @@ def chat_request(
     }
     _refuse_pairs(offered, json_schema, wanted)
     draft = _draft(target, CHAT_PATH, {"messages": read}, given, more, include_usage)
-    depends = has_system(read) or has_tools(read) or bool(offered)
+    depends = not target.wire.is_endpoint and (has_system(read) or has_tools(read) or bool(offered))
     return draft._replace(
         depends_on_template=depends, schema=json_schema, logprobs=wanted, is_call="response_format" in offered
     )
@@ -205,6 +205,9 @@ def _chat_logprobs(target: Target, wanted: int | None) -> dict[str, object]:
 def _reasoning(target: Target, effort: object) -> dict[str, object]:
     """Return what switches the model's thinking; nothing where it may do as it likes."""
     reasoning = target.reasoning
+    if target.wire.is_endpoint and effort != "auto":
+        refuse_without(target, "reasoning", feature="reasoning")
+        return {"reasoning": effort}
     if effort == "auto" or (effort == "off" and reasoning is None):
         return {}
     if reasoning is None:
@@ -230,7 +233,9 @@ def _complete(target: Target, given: Mapping[str, object]) -> dict[str, object]:
     """Return every field that the engine is sent: what servers would choose themselves differs between them."""
     _refuse_unsupported(target, given)
     _refuse_overflow(target, given)
-    limit = min(target.defaults.max_tokens or target.context_length, target.context_length)
+    if target.wire.is_endpoint:
+        return dict(given)
+    limit = min(most for most in (target.defaults.max_tokens, target.context_length) if most is not None)
     values = {**DEFAULTS, "max_tokens": limit, **_defaults_of(target.defaults), **given}
     if values["top_k"] == -1:
         values["top_k"] = 0
@@ -252,11 +257,11 @@ def _refuse_unsupported(target: Target, given: Iterable[str]) -> None:
 
 
 def _refuse_overflow(target: Target, given: Mapping[str, object]) -> None:
-    max_tokens = given.get("max_tokens")
-    if isinstance(max_tokens, int) and max_tokens > target.context_length:
+    max_tokens, context_length = given.get("max_tokens"), target.context_length
+    if isinstance(max_tokens, int) and context_length is not None and max_tokens > context_length:
         raise ContextOverflowError(
-            f"`max_tokens` of {max_tokens:,} is more than the context of {target.context_length:,} tokens",
+            f"`max_tokens` of {max_tokens:,} is more than the context of {context_length:,} tokens",
             prompt_tokens=0,
-            context_length=target.context_length,
+            context_length=context_length,
             hint="`--context-length` sets the context of each request",
         )

@@ -129,7 +129,7 @@ class Session:
         reply = _reply_of(reader, draft)
         if reply.reasoning is None or reply.usage.reasoning_tokens:
             return reply
-        return reply.with_reasoning_tokens(self._run(exchanges.count_text(self._target, reply.reasoning)))
+        return reply.with_reasoning_tokens(self._run(exchanges.count_reasoning(self._target, reply.reasoning)))
 
     def _connection(self) -> Connection:
         from engines.connection import Connection
@@ -138,20 +138,10 @@ class Session:
         return Connection(self._target.engine, self._address)
 
     def _run(self, exchange: Exchange[T]) -> T:
-        """Send what an exchange asks, until it has its result."""
-        try:
-            post = next(exchange)
-            while True:
-                connection = self._connection()
-                try:
-                    status = connection.send(post)
-                    body = connection.read_all()
-                finally:
-                    connection.close()
-                post = exchange.send((status, body))
-        except StopIteration as done:
-            result: T = done.value
-            return result
+        from engines.connection import run
+
+        _refuse_closed(self._is_closed)
+        return run(self._target.engine, self._address, exchange)
 
     def __enter__(self) -> Self:
         return self
@@ -251,7 +241,7 @@ class AsyncSession:
         reply = _reply_of(reader, draft)
         if reply.reasoning is None or reply.usage.reasoning_tokens:
             return reply
-        return reply.with_reasoning_tokens(await self._run(exchanges.count_text(self._target, reply.reasoning)))
+        return reply.with_reasoning_tokens(await self._run(exchanges.count_reasoning(self._target, reply.reasoning)))
 
     def _connection(self) -> AsyncConnection:
         from engines.connection import AsyncConnection
@@ -260,20 +250,10 @@ class AsyncSession:
         return AsyncConnection(self._target.engine, self._address)
 
     async def _run(self, exchange: Exchange[T]) -> T:
-        """Send what an exchange asks, until it has its result."""
-        try:
-            post = next(exchange)
-            while True:
-                connection = self._connection()
-                try:
-                    status = await connection.send(post)
-                    body = await connection.read_all()
-                finally:
-                    await connection.close()
-                post = exchange.send((status, body))
-        except StopIteration as done:
-            result: T = done.value
-            return result
+        from engines.connection import run_async
+
+        _refuse_closed(self._is_closed)
+        return await run_async(self._target.engine, self._address, exchange)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,7 +10,13 @@ from typing import Any
 
 from engines.generation import Chunk, FinishReason, Reply, Result, Timings, TokenLogprob, Usage
 from engines.tools import ToolCall, parse_call, parse_written_call
-from registry.errors import ContextOverflowError, EngineError, GenerationError, InvalidRequestError
+from registry.errors import (
+    ContextOverflowError,
+    EngineError,
+    GenerationError,
+    InvalidRequestError,
+    UnsupportedParameterError,
+)
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -208,21 +214,23 @@ def refusal_of(engine: str, status: int, body: bytes) -> EngineError:
         answer = None
     if not isinstance(answer, dict) or not isinstance(answer.get("error"), dict):
         return GenerationError(f"`{engine}` answered {status}: {body[:200].decode(errors='replace').strip()}")
-    return error_in(engine, {"error": {"code": status, **answer["error"]}})
+    return error_in(engine, answer, status)
 
 
-def error_in(engine: str, event: Mapping[str, Any]) -> EngineError:
-    """Return the error that an event or an answer of an engine carries in its key `error`."""
+def error_in(engine: str, event: Mapping[str, Any], status: int | None = None) -> EngineError:
+    """Return the error that an event, or an answer of HTTP `status`, carries in its key `error`."""
     error: dict[str, Any] = event["error"] if isinstance(event["error"], dict) else {"message": str(event["error"])}
-    if "n_prompt_tokens" in error and "n_ctx" in error:
-        return context_overflow(error["n_prompt_tokens"], error["n_ctx"])
-    if overflow := _overflow_in(str(error.get("message"))):
+    said, code = str(error.get("message", error)), error.get("code")
+    if "n_prompt_tokens" in error and "n_ctx" in error:  # llama.cpp and our endpoint
+        return context_overflow(error["n_prompt_tokens"], error["n_ctx"], is_least=" at least " in said)
+    if overflow := _overflow_in(said):
         return overflow
-    message = f"`{engine}` refused the request: {error.get('message', error)}"
-    code = error.get("code")
-    if isinstance(code, int) and 400 <= code < 500:
-        return InvalidRequestError(message, parameter=error.get("param") or "request")
-    return GenerationError(message)
+    message, parameter = f"`{engine}` refused the request: {said}", error.get("param") or "request"
+    if code == "unsupported_parameter":
+        return UnsupportedParameterError(message, parameter=parameter, engine=engine)
+    if 400 <= (code if isinstance(code, int) else status or 0) < 500:
+        return InvalidRequestError(message, parameter=parameter)
+    return GenerationError(f"`{engine}` failed: {said}")
 
 
 def _overflow_in(message: str) -> ContextOverflowError | None:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from engines.messages import Message, Messages
     from engines.tools import Tool, ToolCall
     from launcher.api import alaunch, launch, plan, pull
+    from launcher.connecting import aconnect, connect
     from launcher.listing import ModelInfo, list_models
-    from launcher.model import AsyncModel, Model
+    from launcher.model import AsyncLaunchedModel, AsyncModel, LaunchedModel, Model
     from launcher.planning import Request
     from launcher.plans import File, Plan
     from registry.errors import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         DigestError,
         DiskFullError,
         DownloadError,
+        EndpointError,
         EngineError,
         EngineNotInstalledError,
         EnvironmentBuildError,
@@ -58,17 +60,18 @@ _HOMES = {
     "engines.messages": ("Message", "Messages"),
     "engines.tools": ("Tool", "ToolCall"),
     "launcher.api": ("alaunch", "launch", "plan", "pull"),
+    "launcher.connecting": ("aconnect", "connect"),
     "launcher.listing": ("ModelInfo", "list_models"),
-    "launcher.model": ("AsyncModel", "Model"),
+    "launcher.model": ("AsyncLaunchedModel", "AsyncModel", "LaunchedModel", "Model"),
     "launcher.plans": ("File", "Plan"),
     "launcher.planning": ("Request",),
     "registry.errors": (
         *("AccessError", "AuthenticationError", "BodyTooLargeError", "CacheNotWritableError", "CatalogueError"),
-        *("ContextOverflowError", "DigestError", "DiskFullError", "DownloadError", "EngineError"),
-        *("EngineNotInstalledError", "EnvironmentBuildError", "ExposureError", "ForeignRequestError"),
-        *("GatedRepoError", "GenerationError", "InvalidRequestError", "LaunchError", "LoadError", "LockError"),
-        *("NotOnHubError", "OfflineError", "OutOfMemoryError", "PortInUseError", "ResolutionError", "SchemaError"),
-        *("SlowClientError", "UnknownModelError", "UnsafeFileError", "UnsupportedParameterError"),
+        *("ContextOverflowError", "DigestError", "DiskFullError", "DownloadError", "EndpointError", "EngineError"),
+        *("EngineNotInstalledError", "EnvironmentBuildError", "ExposureError", "ForeignRequestError", "GatedRepoError"),
+        *("GenerationError", "InvalidRequestError", "LaunchError", "LoadError", "LockError", "NotOnHubError"),
+        *("OfflineError", "OutOfMemoryError", "PortInUseError", "ResolutionError", "SchemaError", "SlowClientError"),
+        *("UnknownModelError", "UnsafeFileError", "UnsupportedParameterError"),
     ),
     "registry.progress": ("Progress",),
     "registry.spec": ("Rejection",),
@@ -77,6 +80,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessError",
+    "AsyncLaunchedModel",
     "AsyncModel",
     "AuthenticationError",
     "BodyTooLargeError",
@@ -87,6 +91,7 @@ __all__ = [
     "DigestError",
     "DiskFullError",
     "DownloadError",
+    "EndpointError",
     "EngineError",
     "EngineNotInstalledError",
     "EnvironmentBuildError",
@@ -97,6 +102,7 @@ __all__ = [
     "GenerationError",
     "InvalidRequestError",
     "LaunchError",
+    "LaunchedModel",
     "LoadError",
     "LockError",
     "Message",
@@ -125,7 +131,9 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedParameterError",
     "Usage",
+    "aconnect",
     "alaunch",
+    "connect",
     "launch",
     "list_models",
     "plan",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from launcher.instance import Instance
-    from launcher.model import AsyncModel, Model
+    from launcher.model import AsyncLaunchedModel, LaunchedModel
 
 ProgressOption = bool | Callable[[Progress], None] | None
 
@@ -41,16 +41,18 @@ def pull(model: str | Path | Plan, /, *, progress: ProgressOption = None, **requ
     return files.path
 
 
-def launch(model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]) -> Model:
+def launch(
+    model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]
+) -> LaunchedModel:
     """Return a handle on `model`, started and ready; use it in `with`, or `close` it.
 
     Sets up the engine and fetches the files first. Raises DownloadError and EngineError, with the cause and a hint.
     """
-    from launcher.model import Model
+    from launcher.model import LaunchedModel
 
     chosen = _planned(model, request)
     with _reporting(progress) as report:
-        return Model(_start(chosen, report))
+        return LaunchedModel(_start(chosen, report))
 
 
 def _start(plan: Plan, report: Callable[[Progress], None]) -> Instance:
@@ -62,17 +64,19 @@ def _start(plan: Plan, report: Callable[[Progress], None]) -> Instance:
 
 def alaunch(
     model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]
-) -> AbstractAsyncContextManager[AsyncModel]:
+) -> AbstractAsyncContextManager[AsyncLaunchedModel]:
     """Return an async context of the same handle with awaitable methods; the event loop is free while it starts."""
     return _alaunch(model, progress, request)
 
 
 @asynccontextmanager
-async def _alaunch(model: str | Path | Plan, progress: ProgressOption, request: Request) -> AsyncIterator[AsyncModel]:
+async def _alaunch(
+    model: str | Path | Plan, progress: ProgressOption, request: Request
+) -> AsyncIterator[AsyncLaunchedModel]:
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-    from launcher.model import AsyncModel
+    from launcher.model import AsyncLaunchedModel
 
     chosen = await asyncio.to_thread(_planned, model, request)
     with _reporting(progress) as report:
@@ -80,7 +84,7 @@ async def _alaunch(model: str | Path | Plan, progress: ProgressOption, request: 
         starting = thread.submit(_start, chosen, report)
         thread.shutdown(wait=False)
         try:
-            handle = AsyncModel(await asyncio.wrap_future(starting))
+            handle = AsyncLaunchedModel(await asyncio.wrap_future(starting))
         except asyncio.CancelledError:
             starting.add_done_callback(_stop_started)  # the thread cannot be stopped, so what it starts is
             raise

@@ -1,4 +1,4 @@
-"""The handles that `launch` and `alaunch` return."""
+"""The handles that `launch` and `connect` return, and their async twins."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Unpack, overload
 
-from engines.generation import Reply, Sampling
+from engines.base import Address
+from engines.generation import Reply, Sampling, Target
 from engines.messages import Messages
 from engines.session import AsyncSession, Session
+from launcher.endpoint import NO_KEY
 from launcher.instance import Instance
 from launcher.plans import Plan
 from registry.errors import LaunchError
@@ -17,67 +19,42 @@ from registry.errors import LaunchError
 if TYPE_CHECKING:
     from launcher.gateway import GatewayThread
 
-# OpenAI's clients insist on a key; the endpoint on loopback asks for none.
-NO_KEY = "none"
-
 
 class _Handle:
-    """What both handles share: the instance, which ends with `close`, with the handle, or with the program."""
+    """What all handles share: what is known of a model, wherever it runs."""
 
-    def __init__(self, instance: Instance) -> None:
-        self._instance = instance
-        self._gateway: GatewayThread | None = None
-        self._gateway_lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, instance.stop)
-
-    @property
-    def plan(self) -> Plan:
-        return self._instance.plan
+    _address: Address
+    _target: Target
 
     @property
     def name(self) -> str:
-        return self.plan.name
+        return self._target.name
 
     @property
-    def context_length(self) -> int:
-        """The tokens that each request may use, prompt and answer together."""
-        return self.plan.context_length
+    def context_length(self) -> int | None:
+        """The tokens that each request may use, prompt and answer together; None where an endpoint does not tell."""
+        return self._target.context_length
 
     @property
     def base_url(self) -> str:
-        """The address of an OpenAI-compatible endpoint for this model on loopback, started when it is asked for."""
-        with self._gateway_lock:
-            if self._gateway is None:
-                from launcher.gateway import GatewayThread
-                from launcher.serving import served_by
-
-                self._gateway = GatewayThread(served_by(self._instance))
-                weakref.finalize(self, self._gateway.stop)
-            return self._gateway.url
+        """The address of an OpenAI-compatible endpoint for this model."""
+        return f"{self._address.url}/v1"
 
     @property
     def api_key(self) -> str:
         """What to give clients that insist on a key."""
-        return NO_KEY
-
-    def _stop(self) -> None:
-        with self._gateway_lock:
-            gateway, self._gateway = self._gateway, None
-        if gateway is not None:
-            gateway.stop()
-        self._finalizer()
+        return self._address.key or NO_KEY
 
     def __repr__(self) -> str:
-        state = "running" if self._finalizer.alive else "closed"
-        return f"<{type(self).__name__} {self.name} on {self.plan.engine}, {state}>"
+        return f"<{type(self).__name__} {self.name} at {self._address.url}>"
 
 
 class Model(_Handle, Session):
-    """A running model. Thread-safe; `close` it, or use it in `with`."""
+    """A model that answers, wherever it runs. Thread-safe; `close` it, or use it in `with`."""
 
-    def __init__(self, instance: Instance) -> None:
-        _Handle.__init__(self, instance)
-        Session.__init__(self, instance.process.address, instance.target)
+    def __init__(self, address: Address, target: Target, concurrency: int) -> None:
+        super().__init__(address, target)
+        self._concurrency = concurrency
 
     @overload
     def chat_batch(
@@ -104,7 +81,7 @@ class Model(_Handle, Session):
                     raise
                 return error
 
-        with ThreadPoolExecutor(self.plan.concurrency) as pool:
+        with ThreadPoolExecutor(self._concurrency) as pool:
             futures = [pool.submit(answer, messages) for messages in conversations]
             try:
                 return [future.result() for future in futures]
@@ -112,18 +89,13 @@ class Model(_Handle, Session):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def close(self) -> None:
-        """End the engine; a second call does nothing."""
-        super().close()
-        self._stop()
-
 
 class AsyncModel(_Handle, AsyncSession):
-    """A running model for asyncio, with the same methods as `Model`."""
+    """A model for asyncio, with the same methods as `Model`."""
 
-    def __init__(self, instance: Instance) -> None:
-        _Handle.__init__(self, instance)
-        AsyncSession.__init__(self, instance.process.address, instance.target)
+    def __init__(self, address: Address, target: Target, concurrency: int) -> None:
+        super().__init__(address, target)
+        self._concurrency = concurrency
 
     async def chat_batch(
         self, conversations: Sequence[Messages], /, *, return_errors: bool = False, **sampling: Unpack[Sampling]
@@ -131,7 +103,7 @@ class AsyncModel(_Handle, AsyncSession):
         """Return the answers in the conversations' order, as many at once as the engine has slots."""
         import asyncio
 
-        slots = asyncio.Semaphore(self.plan.concurrency)
+        slots = asyncio.Semaphore(self._concurrency)
 
         async def answer(messages: Messages) -> Reply[None] | LaunchError:
             async with slots:
@@ -149,6 +121,69 @@ class AsyncModel(_Handle, AsyncSession):
             for task in tasks:
                 task.cancel()
             raise
+
+
+class _Launched(_Handle):
+    """What was started here: the instance, which ends with `close`, with the handle, or with the program."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._gateway: GatewayThread | None = None
+        self._gateway_lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, instance.stop)
+
+    @property
+    def plan(self) -> Plan:
+        return self._instance.plan
+
+    @property
+    def context_length(self) -> int:
+        """The tokens that each request may use, prompt and answer together."""
+        return self.plan.context_length
+
+    @property
+    def base_url(self) -> str:
+        """The address of an OpenAI-compatible endpoint for this model on loopback, started when it is asked for."""
+        with self._gateway_lock:
+            if self._gateway is None:
+                from launcher.gateway import GatewayThread
+                from launcher.serving import served_by
+
+                self._gateway = GatewayThread(served_by(self._instance))
+                weakref.finalize(self, self._gateway.stop)
+            return self._gateway.url
+
+    def _stop(self) -> None:
+        with self._gateway_lock:
+            gateway, self._gateway = self._gateway, None
+        if gateway is not None:
+            gateway.stop()
+        self._finalizer()
+
+    def __repr__(self) -> str:
+        state = "running" if self._finalizer.alive else "closed"
+        return f"<{type(self).__name__} {self.name} on {self.plan.engine}, {state}>"
+
+
+class LaunchedModel(_Launched, Model):
+    """A running model that was launched here, and by which `plan`."""
+
+    def __init__(self, instance: Instance) -> None:
+        _Launched.__init__(self, instance)
+        Model.__init__(self, instance.process.address, instance.target, instance.plan.concurrency)
+
+    def close(self) -> None:
+        """End the engine; a second call does nothing."""
+        super().close()
+        self._stop()
+
+
+class AsyncLaunchedModel(_Launched, AsyncModel):
+    """The same for asyncio."""
+
+    def __init__(self, instance: Instance) -> None:
+        _Launched.__init__(self, instance)
+        AsyncModel.__init__(self, instance.process.address, instance.target, instance.plan.concurrency)
 
     async def close(self) -> None:
         """End the engine; a second call does nothing."""

@@ -21,7 +21,8 @@
     │   ├── UnsupportedParameterError
     │   ├── InvalidRequestError  a value is out of its range
     │   ├── ContextOverflowError the prompt is longer than the context
-    │   └── GenerationError      the engine broke while it answered
+    │   ├── GenerationError      the engine broke while it answered
+    │   └── EndpointError        an endpoint that runs elsewhere is out of reach, busy, or none
     ├── LockError                what a lock file says cannot be had, or the file cannot be read
     ├── PortInUseError           another program has the endpoint's port
     ├── ExposureError            who may reach the endpoint was said in a way that cannot be, or must not
@@ -281,6 +282,31 @@ class GenerationError(EngineError):
 
     kind = "generation"
     permanent = False
+
+
+class EndpointError(EngineError):
+    """An endpoint that runs elsewhere is out of reach, busy, or none.
+
+    `status` is what it answered by HTTP, None where it did not; `retry_after_s` when it wants to be asked again.
+    """
+
+    kind = "endpoint"
+    permanent = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        hint: str | None = None,
+        details: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
+        self.url = url
+        self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class LockError(LaunchError):

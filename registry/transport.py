@@ -113,7 +113,7 @@ class Transport:
     def _open_pool(self, proxy_url: str | None, is_secure: bool) -> PoolManager:
         import urllib3
 
-        timeout, context = urllib3.Timeout(self._timeout_s), _context(_named_certificates()) if is_secure else None
+        timeout, context = urllib3.Timeout(self._timeout_s), tls_context() if is_secure else None
         if proxy_url is None:
             return urllib3.PoolManager(timeout=timeout, maxsize=self._connections, ssl_context=context)
         return urllib3.ProxyManager(
@@ -132,6 +132,11 @@ def _login(proxy_url: str) -> str | None:
 
 def _named_certificates() -> tuple[str, str] | None:
     return next(((name, os.environ[name]) for name in CERTIFICATE_VARIABLES if os.environ.get(name)), None)
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return what servers' certificates are checked against, by the user's variables; raises DownloadError."""
+    return _context(_named_certificates())
 
 
 @functools.cache  # reading them takes as long as a small file

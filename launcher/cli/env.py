@@ -44,13 +44,13 @@ _USES = {
 
 
 def command(printing: Printing, name: Name = None, shell: Shell = "sh") -> None:
-    from launcher.endpoint import client_variables, download_model_name, read_key, read_url
+    from launcher.endpoint import client_variables, download_model_name, endpoint_address
     from launcher.output import is_terminal
 
     if shell not in _LINES:
         raise UsageError(f"`--shell` must be one of {', '.join(_LINES)}, not `{shell}`")
-    url, key = read_url(), read_key()
-    variables = client_variables(url, key, name or download_model_name(url, key))
+    address = endpoint_address()
+    variables = client_variables(address, name or download_model_name(address))
     output = printing.output()
     if output.as_json:
         output.result("env", {"variables": variables})

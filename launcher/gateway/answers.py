@@ -131,7 +131,10 @@ def _usage(reply: Reply[Any]) -> dict[str, Any]:
 def error_body(error: LaunchError) -> tuple[int, dict[str, Any]]:
     """Return the HTTP status and the object that OpenAI's clients make an exception of."""
     status, kind, code = next((row[1], row[2], row[3]) for row in STATUSES if isinstance(error, row[0]))
-    return status, _error(error.message, kind, getattr(error, "parameter", None), code)
+    body = _error(error.message, kind, getattr(error, "parameter", None), code)
+    if isinstance(error, ContextOverflowError) and error.prompt_tokens:
+        body["error"] |= {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_length}  # as llama.cpp says it
+    return status, body
 
 
 def error_response(error: LaunchError) -> web.Response:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from engines.base import Address
 from engines.connection import HEADERS, connection_error, open_client
-from engines.exchanges import Exchange, count_text, embed, read_template
+from engines.exchanges import Exchange, count_text, embed, prompt_tokens, read_template, text_tokens
 from engines.generation import Draft, Post, Reply, Target, Template
 from engines.requests import fitted
 from engines.streaming import StreamReader, refusal_of
@@ -76,6 +76,7 @@ class Gateway:
         application.router.add_post("/v1/chat/completions", self.chat)
         application.router.add_post("/v1/completions", self.complete)
         application.router.add_post("/v1/embeddings", self.embed)
+        application.router.add_post("/tokenize", self.tokenize)
         return application
 
     async def _open_clients(self, application: web.Application) -> AsyncIterator[None]:
@@ -115,6 +116,18 @@ class Gateway:
         texts, in_base64 = read_embeddings(data)
         found = await self._run(served, embed(served.target, texts))
         return web.json_response(embeddings(served.names[0], found, in_base64=in_base64))
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        """Answer with the tokens of messages, the template included, or of a text, in the shape of vLLM's server."""
+        data = await _read_json(request)
+        target = (served := self._find(data.get("model"))).target
+        if "messages" in data:
+            tokens = await self._run(
+                served, prompt_tokens(target, data["messages"], self._templates.get(served.address))
+            )
+        else:
+            tokens = await self._run(served, text_tokens(target, data.get("prompt")))
+        return web.json_response({"count": len(tokens), "max_model_len": target.context_length, "tokens": tokens})
 
     async def _answer(
         self, request: web.Request, served: Served, call: Call, shape: Callable[..., dict[str, Any]]
@@ -201,6 +214,8 @@ class Gateway:
             "owned_by": served.target.engine,
             "aliases": list(served.names[1:]),
             "context_length": served.target.context_length,
+            "abilities": sorted(served.target.abilities),
+            "features": sorted(served.target.features - {"infill"}),  # there is no route for it
         }
 
 

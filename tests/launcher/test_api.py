@@ -15,9 +15,9 @@ from launcher import (
     ContextOverflowError,
     GenerationError,
     InvalidRequestError,
+    LaunchedModel,
     LaunchError,
     LoadError,
-    Model,
     Plan,
     Progress,
     Reply,
@@ -31,7 +31,7 @@ from tests.launcher.commands import Run
 
 
 @pytest.fixture
-def model() -> Iterator[Model]:
+def model() -> Iterator[LaunchedModel]:
     with launch("smollm2-instruct", engine="echo", context_length=256) as model:
         yield model
 
@@ -120,7 +120,7 @@ def test_models_are_listed() -> None:
 # --- the handle
 
 
-def test_it_generates_and_chats(model: Model) -> None:
+def test_it_generates_and_chats(model: LaunchedModel) -> None:
     assert model.generate("as  given").text == "as  given"
     reply = model.chat("hello there")
     assert (str(reply), reply.text, reply.finish_reason) == ("hello there", "hello there", "stop")
@@ -130,7 +130,7 @@ def test_it_generates_and_chats(model: Model) -> None:
     assert model.chat([*talk, {"role": "user", "content": "two"}]).text == "two"
 
 
-def test_it_streams(model: Model) -> None:
+def test_it_streams(model: LaunchedModel) -> None:
     with model.chat_stream("one two three") as stream:
         chunks = list(stream)
     assert [chunk.text for chunk in chunks if chunk.text] == ["one", " two", " three"]
@@ -139,11 +139,11 @@ def test_it_streams(model: Model) -> None:
     assert "".join(chunk.text for chunk in model.generate_stream("one two", max_tokens=1)) == "one"
 
 
-def test_it_counts_with_the_template(model: Model) -> None:
+def test_it_counts_with_the_template(model: LaunchedModel) -> None:
     assert model.count_tokens("hello") == model.chat("hello").usage.prompt_tokens == 5
 
 
-def test_it_refuses_what_the_engine_would_not_understand(model: Model) -> None:
+def test_it_refuses_what_the_engine_would_not_understand(model: LaunchedModel) -> None:
     with pytest.raises(InvalidRequestError, match="`top_p` must be"):
         model.chat("hello", top_p=2)
     with pytest.raises(TypeError, match="there is no `temprature`; did you mean `temperature`"):
@@ -153,13 +153,13 @@ def test_it_refuses_what_the_engine_would_not_understand(model: Model) -> None:
     assert caught.value.prompt_tokens > caught.value.context_length == model.context_length == 256
 
 
-def test_a_batch_keeps_its_order(model: Model) -> None:
+def test_a_batch_keeps_its_order(model: LaunchedModel) -> None:
     questions = [f"question {'very ' * (n % 5)}{n}" for n in range(32)]
     assert [reply.text for reply in model.chat_batch(questions)] == questions
     assert model.chat_batch([]) == []
 
 
-def test_a_batch_can_hold_errors(model: Model) -> None:
+def test_a_batch_can_hold_errors(model: LaunchedModel) -> None:
     questions = ["one", "x " * 300, "three"]
     with pytest.raises(ContextOverflowError):
         model.chat_batch(questions)
@@ -170,7 +170,7 @@ def test_a_batch_can_hold_errors(model: Model) -> None:
     assert (first.text, third.text) == ("one", "three")
 
 
-def test_other_libraries_use_its_address(model: Model) -> None:
+def test_other_libraries_use_its_address(model: LaunchedModel) -> None:
     assert model.base_url == model.base_url
     with openai.OpenAI(base_url=model.base_url, api_key=model.api_key, max_retries=0) as client:
         assert "smollm2-instruct" in [each.id for each in client.models.list()]
@@ -181,11 +181,11 @@ def test_other_libraries_use_its_address(model: Model) -> None:
             client.models.list()
 
 
-def test_closed_it_stays_closed(model: Model) -> None:
-    assert repr(model) == "<Model smollm2-instruct on echo, running>"
+def test_closed_it_stays_closed(model: LaunchedModel) -> None:
+    assert repr(model) == "<LaunchedModel smollm2-instruct on echo, running>"
     model.close()
     model.close()
-    assert repr(model) == "<Model smollm2-instruct on echo, closed>"
+    assert repr(model) == "<LaunchedModel smollm2-instruct on echo, closed>"
     with pytest.raises(GenerationError, match="closed"):
         model.chat("hello")
 
@@ -220,7 +220,7 @@ def test_it_prints_nothing_of_its_own_accord(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
 
 
-def test_many_threads_share_it(model: Model) -> None:
+def test_many_threads_share_it(model: LaunchedModel) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as pool:

@@ -92,19 +92,21 @@ def test_nothing_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_URL", url)
     done = run("env")
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith(f"error: Nothing answers at {url}\n\nhint: look at LAUNCH_URL")
+    assert done.err.startswith(
+        f"error: Nothing answers at `{url}`: Connection refused\n\nhint: launch smollm2-instruct"
+    )
     error = run("env", "--json").json
-    assert (error["event"], error["kind"], error["facts"]["url"]) == ("error", "not_serving", url)
+    assert (error["event"], error["kind"], error["facts"]["url"]) == ("error", "endpoint", url)
 
 
 @pytest.mark.parametrize(
     ("status", "body", "cause"),
     [
-        (401, b"{}", "{url} wants a key"),
-        (404, b"{}", "What answers at {url} is no OpenAI-compatible endpoint"),
-        (200, b"<html>", "What answers at {url} is no OpenAI-compatible endpoint"),
-        (200, b'{"data": [{}]}', "What answers at {url} is no OpenAI-compatible endpoint"),
-        (200, b'{"data": []}', "{url} serves no model now"),
+        (401, b"{}", "`{url}` wants a key"),
+        (404, b"{}", "`{url}` is no OpenAI-compatible endpoint"),
+        (200, b"<html>", "`{url}` is no OpenAI-compatible endpoint"),
+        (200, b'{"data": [{}]}', "`{url}` is no OpenAI-compatible endpoint"),
+        (200, b'{"data": []}', "`{url}` serves no model now"),
     ],
 )
 def test_what_answers_is_of_no_use(
@@ -114,4 +116,5 @@ def test_what_answers_is_of_no_use(
         monkeypatch.setenv("LAUNCH_URL", url)
         done = run("env")
         assert (done.code, done.out) == (1, "")
-        assert done.err.startswith(f"error: {cause.format(url=url)}\n\nhint: ")
+        assert done.err.startswith(f"error: {cause.format(url=url)}")
+        assert "\n\nhint: " in done.err

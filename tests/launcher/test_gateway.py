@@ -338,3 +338,27 @@ def test_a_call_of_a_tool_reaches_clients_whole_and_streamed(client: OpenAI, cho
 def test_vectors_are_refused_where_the_model_makes_none(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="has not the ability `embed`"):
         client.embeddings.create(model="echo", input=["a boat"])
+
+
+def test_what_a_model_can_do_is_listed(client: OpenAI) -> None:
+    listed = client.models.retrieve("echo").model_dump()
+    assert (listed["owned_by"], listed["context_length"], listed["abilities"]) == ("echo", 512, ["chat"])
+    assert {"tools", "json_schema"} < set(listed["features"])
+    assert "infill" not in listed["features"]
+
+
+def test_tokens_are_counted_as_vllms_server_does(url: str, client: OpenAI) -> None:
+    tokenize = url.removesuffix("/v1") + "/tokenize"
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one two"}]
+    status, counted, _ = post(tokenize, {"model": "echo", "messages": talk})
+    answer: Any = client.chat.completions.create(model="echo", messages=talk)  # type: ignore[arg-type]
+    assert (status, counted["count"], counted["max_model_len"]) == (200, answer.usage.prompt_tokens, 512)
+    assert len(post(tokenize, {"prompt": "one two"})[1]["tokens"]) == 2
+    assert post(tokenize, {"prompt": 1})[1]["error"]["param"] == "prompt"
+
+
+def test_too_long_a_prompt_is_told_with_both_numbers(url: str) -> None:
+    _, answer, _ = post(f"{url}/completions", {"prompt": "word " * 600})
+    assert (answer["error"]["n_prompt_tokens"], answer["error"]["n_ctx"]) == (602, 512)
+    _, answer, _ = post(f"{url}/completions", {"prompt": "word", "max_tokens": 600})
+    assert "n_ctx" not in answer["error"]
