@@ -60,6 +60,7 @@ COMMANDS = (
     "engines update",
     "engines remove",
     "env",
+    "doctor",
 )
 
 

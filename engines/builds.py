@@ -165,18 +165,36 @@ def needs_for(engine: str, model_format: str, quantization: str) -> tuple[str, .
     return tuple(dict.fromkeys((*package.needs, *(name for names in more for name in names))))
 
 
+def remedy_for(engine: str, machine: Machine) -> str | None:
+    """Return what would let a build of an engine use the machine's first GPU, or None where nothing would."""
+    gpu = machine.gpus[0]
+    remedies = {build.accelerator: _remedy(build, gpu) for build in _fitting_builds(PACKAGES[engine], gpu)}
+    return ", or ".join(filter(None, remedies.values())) or None
+
+
+def _remedy(build: Build, gpu: Gpu) -> str | None:
+    if build.cuda is not None:
+        return f"install NVIDIA's driver {DRIVERS[build.cuda]} or newer" if _is_compute_of(build, gpu) else None
+    if build.rocm is not None:
+        return f"install ROCm {build.rocm}" if gpu.target in build.targets else None
+    return "install Vulkan: apt install libvulkan1 mesa-vulkan-drivers"
+
+
+def _fitting_builds(package: Package, gpu: Gpu) -> list[Build]:
+    """Return the builds for GPUs of its kind, without those that are not for its age if others are."""
+    builds = [build for build in package.builds if build.accelerator in _ACCELERATORS[gpu.vendor]]
+    return [build for build in builds if _is_compute_of(build, gpu)] or builds
+
+
 def _why_unused(engine: str, package: Package, machine: Machine) -> str:
     """Return why no build of an engine uses the machine's GPU: of each kind of build, its least demand."""
-    gpu = machine.gpus[0]
-    kinds = _ACCELERATORS[gpu.vendor]
-    builds = [build for build in package.builds if build.accelerator in kinds and build.variant != "cpu"]
+    builds = _fitting_builds(package, machine.gpus[0])
     if not builds:
         return (
             f"upstream has no build of `{engine}` for it on {machine.system};"
             " one that you made yourself is used with `--environment PATH`"
         )
-    fitting = [build for build in builds if _is_compute_of(build, gpu)] or builds
-    reasons = {build.accelerator: reason for build in fitting if (reason := _lacks(build, machine))}
+    reasons = {build.accelerator: reason for build in builds if (reason := _lacks(build, machine))}
     return "; ".join(reasons.values())
 
 

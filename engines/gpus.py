@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from registry.spec import Gpu
 
 NVIDIA_SIGNS = ("proc/driver/nvidia", "dev/nvidiactl", "dev/dxg")
+PCI_DEVICES = "sys/bus/pci/devices"
+NVIDIA_ID, DISPLAY_CLASS = "0x10de", "0x03"
+# What hides GPUs from programs, by vendor; of several the first that is set counts.
+VISIBLE: Mapping[str, tuple[str, ...]] = {
+    "nvidia": ("CUDA_VISIBLE_DEVICES",),
+    "amd": ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+}
 AMD_NODES = "sys/class/kfd/kfd/topology/nodes"
 CARDS = "sys/class/drm"
 AMD_ID, INTEL_ID = "0x1002", "0x8086"
@@ -24,11 +31,36 @@ FIRST_BUS = re.compile(r"0000:00:")
 OWN_HEAPS = ("1", "2")
 
 
-def read_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
+def read_gpus(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
     """Return the GPUs of the first vendor that has any here, less those that its variable hides."""
-    if any((root / sign).exists() for sign in NVIDIA_SIGNS) and (gpus := _read_nvidia()):
+    if _has_nvidia_driver(root) and (gpus := _read_nvidia(environ)):
         return gpus
-    return tuple(_read_amd(root)) or tuple(_read_cards(root))
+    return tuple(_read_amd(root, environ)) or tuple(_read_cards(root))
+
+
+def read_driver_trouble(root: Path = Path("/")) -> str | None:
+    """Return why NVIDIA's GPUs, of which there are signs, are not to be spoken to; None where all is well."""
+    if not _has_nvidia_driver(root):
+        has_card = any(map(_is_nvidia_card, (root / PCI_DEVICES).glob("*")))
+        return "there is a GPU of NVIDIA, and no driver for it" if has_card else None
+    try:
+        import pynvml
+    except ImportError:
+        return "the package `nvidia-ml-py`, which asks NVIDIA's driver, is not here"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return f"NVIDIA's driver is here, and does not answer: {error}"
+    pynvml.nvmlShutdown()
+    return None
+
+
+def _has_nvidia_driver(root: Path) -> bool:
+    return any((root / sign).exists() for sign in NVIDIA_SIGNS)
+
+
+def _is_nvidia_card(device: Path) -> bool:
+    return _read(device / "vendor") == NVIDIA_ID and _read(device / "class").startswith(DISPLAY_CLASS)
 
 
 def read_rocm_version(root: Path = Path("/")) -> str:
@@ -58,7 +90,7 @@ def is_visible(index: int, uuid: str, visible: str | None) -> bool:
     return False
 
 
-def _read_nvidia() -> tuple[Gpu, ...]:
+def _read_nvidia(environ: Mapping[str, str]) -> tuple[Gpu, ...]:
     """Return the GPUs that NVIDIA's driver reports, less those that CUDA_VISIBLE_DEVICES hides; () where it fails."""
     try:
         import pynvml
@@ -82,7 +114,7 @@ def _read_nvidia() -> tuple[Gpu, ...]:
                 cuda=cuda,
             )
             for index, handle in handles
-            if is_visible(index, _text(pynvml.nvmlDeviceGetUUID(handle)), os.environ.get("CUDA_VISIBLE_DEVICES"))
+            if is_visible(index, _text(pynvml.nvmlDeviceGetUUID(handle)), environ.get("CUDA_VISIBLE_DEVICES"))
         )
     except pynvml.NVMLError:
         return ()
@@ -95,15 +127,15 @@ def cuda_version(number: int) -> tuple[int, int]:
     return number // 1000, number % 1000 // 10
 
 
-def _read_amd(root: Path) -> Iterator[Gpu]:
+def _read_amd(root: Path, environ: Mapping[str, str]) -> Iterator[Gpu]:
     """Yield the GPUs of AMD's compute driver, less those that its variables hide."""
-    visible = os.environ.get("ROCR_VISIBLE_DEVICES") or os.environ.get("HIP_VISIBLE_DEVICES")
+    visible = next(filter(None, map(environ.get, VISIBLE["amd"])), None)
     nodes = sorted((root / AMD_NODES).glob("*"), key=lambda node: int(node.name) if node.name.isdigit() else 0)
     facts = [(node, _properties(node / "properties")) for node in nodes]
     gpus = [(node, known) for node, known in facts if known.get("simd_count", "0") != "0"]
     for index, (node, known) in enumerate(gpus):
         memory_bytes = _own_memory_bytes(node)
-        if memory_bytes >= OWN_MEMORY_BYTES and is_visible(index, "", visible or None):
+        if memory_bytes >= OWN_MEMORY_BYTES and is_visible(index, "", visible):
             target = amd_target(int(known.get("gfx_target_version", "0")))
             name = _read(node / "name")
             yield Gpu(index, f"AMD {name or target}", memory_bytes, vendor="amd", target=target)

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from engines.gpus import has_vulkan, read_gpus, read_rocm_version
 from registry.spec import Gpu, Machine
@@ -17,14 +18,43 @@ COMPUTE_WITH_BFLOAT16 = (8, 0)
 CGROUP_V1_LIMITLESS_BYTES = 1 << 60
 
 
+class Cores(NamedTuple):
+    """The cores of the machine, those that this process may run on, and as how many its container has time for."""
+
+    installed: int
+    allowed: int
+    time_limit: float | None
+
+    @property
+    def usable(self) -> int:
+        """Whole cores, at least one."""
+        return max(1, self.allowed if self.time_limit is None else min(self.allowed, int(self.time_limit)))
+
+
+class Memory(NamedTuple):
+    """The machine's memory in bytes, the least limit of a container, what programs can still have, and the swap space.
+
+    None is what the system does not tell.
+    """
+
+    installed_bytes: int
+    limit_bytes: int | None
+    available_bytes: int | None
+    swap_bytes: int | None
+
+    @property
+    def usable_bytes(self) -> int:
+        return self.installed_bytes if self.limit_bytes is None else min(self.installed_bytes, self.limit_bytes)
+
+
 def read_machine(root: Path = Path("/")) -> Machine:
     """Return the machine as processes here see it; limits of containers count. `root` is where /proc and /sys are."""
     gpus = read_gpus(root)
     machine = Machine(
         system=platform.system(),
         architecture=platform.machine(),
-        cores=_read_cores(root),
-        memory_bytes=_read_memory_bytes(root),
+        cores=read_cores(root).usable,
+        memory_bytes=read_memory(root).usable_bytes,
         gpus=gpus,
         rocm=read_rocm_version(root) if gpus else "",
         has_vulkan=bool(gpus) and has_vulkan(root),
@@ -55,15 +85,24 @@ def _gpu_has_bfloat16(gpu: Gpu) -> bool:
     return gpu.vendor != "nvidia" or (gpu.compute is not None and gpu.compute >= COMPUTE_WITH_BFLOAT16)
 
 
-def _read_cores(root: Path) -> int:
-    """Return whole cores: those that this process may run on, at most those that its container has time for."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([usable, *map(int, _read_cpu_limits(root))]))
+def read_cores(root: Path = Path("/")) -> Cores:
+    """Return how many cores there are, and how many of them are for us."""
+    installed = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else installed
+    return Cores(installed, allowed, min(_read_cpu_limits(root), default=None))
 
 
-def _read_memory_bytes(root: Path) -> int:
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([installed, *_read_memory_limits(root)])
+def read_memory(root: Path = Path("/")) -> Memory:
+    """Return how much memory there is, and how much of it is for us and free."""
+    limits = list(_read_memory_limits(root))
+    told = {name: int(value.split()[0]) * 1024 for name, value in _fields(root / "proc/meminfo", ":").items()}
+    free = [told["MemAvailable"]] if "MemAvailable" in told else []
+    return Memory(
+        installed_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        limit_bytes=min((limit for limit, _ in limits), default=None),
+        available_bytes=min((*free, *(max(0, limit - used) for limit, used in limits)), default=None),
+        swap_bytes=told.get("SwapTotal"),
+    )
 
 
 def _read_cpu_limits(root: Path) -> Iterator[float]:
@@ -77,15 +116,18 @@ def _read_cpu_limits(root: Path) -> Iterator[float]:
             yield int(quota) / int(period)
 
 
-def _read_memory_limits(root: Path) -> Iterator[int]:
-    for folder in _cgroup_folders(root, ""):
-        limit = _read(folder / "memory.max")
-        if limit.isdigit():
-            yield int(limit)
-    for folder in _cgroup_folders(root, "memory"):
-        limit = _read(folder / "memory.limit_in_bytes")
-        if limit.isdigit() and int(limit) < CGROUP_V1_LIMITLESS_BYTES:
-            yield int(limit)
+def _read_memory_limits(root: Path) -> Iterator[tuple[int, int]]:
+    """Yield each limit with what is used of it, without files that were read and can be read again."""
+    kinds = (
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    )
+    for controller, limit_file, used_file, total in kinds:
+        for folder in _cgroup_folders(root, controller):
+            limit, used = _read(folder / limit_file), _read(folder / used_file)
+            if limit.isdigit() and int(limit) < CGROUP_V1_LIMITLESS_BYTES:
+                again = _fields(folder / "memory.stat", " ").get(f"{total}inactive_file", "0")
+                yield int(limit), max(0, int(used or 0) - int(again))
 
 
 def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
@@ -108,6 +150,11 @@ def _read_start(path: Path) -> str:
             return file.read(CPUINFO_BYTES)
     except OSError:
         return ""
+
+
+def _fields(path: Path, separator: str) -> dict[str, str]:
+    pairs = (line.partition(separator) for line in _read(path).splitlines())
+    return {name: value.strip() for name, _, value in pairs}
 
 
 def _read(path: Path) -> str:

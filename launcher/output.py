@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # What takes less than this shows no progress; where there is no terminal, this is between two lines.
 DISPLAY_AFTER_S = 0.5
 LINE_EVERY_S = 10.0
+# What these do is told each time it changes, but not where all of it takes a moment.
+_QUIET_AT_FIRST = ("load", "check")
 
 
 class Output:
@@ -168,12 +170,12 @@ class _Stage:
         is_end = progress.total is not None and progress.done >= progress.total
         is_end |= self._output.as_json and progress.file_done is not None and progress.file_done == progress.file_total
         now = time.monotonic()
-        if not is_end and not progress.is_note and self.name != "load" and now < self._next_line_at:
+        if not is_end and not progress.is_note and self.name not in _QUIET_AT_FIRST and now < self._next_line_at:
             return
         self._next_line_at = now + (1.0 if self._output.as_json else LINE_EVERY_S)
         if self._output.as_json:
             self._output.event(progress.stage, _event_of(progress))
-        elif self.name != "load" or (now > self._lines_from and not is_end):
+        elif self.name not in _QUIET_AT_FIRST or (now > self._lines_from and not is_end):
             self._print_once(f"{progress.stage}: {describe_progress(progress)}")
 
     def _print_once(self, line: str) -> None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from registry.cache import is_true
+
+DEFAULT_INDEX = "https://pypi.org/simple"
+REACH_HINT = "check the network, or name a mirror with PIP_INDEX_URL or UV_DEFAULT_INDEX"
 
 # pip's option, uv's variables (the first is written, any of them set by the user wins), and uv's separator.
 _OPTIONS = (
@@ -32,6 +38,19 @@ def uv_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     if "UV_INDEX" in found and "UV_INDEX_STRATEGY" not in environ:
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # pip's way: the best version of all indexes
     return found
+
+
+def index_url(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the address of the user's package index, with the login that it may hold; None where there is none."""
+    if is_true("UV_NO_INDEX") or is_true("PIP_NO_INDEX"):
+        return None
+    named = (
+        environ.get("UV_DEFAULT_INDEX"),
+        environ.get("UV_INDEX_URL"),
+        uv_variables(environ).get("UV_DEFAULT_INDEX"),
+    )
+    # uv lets an index have a name: `own=https://…`.
+    return re.sub(r"^[\w.-]+=(?=http)", "", next(filter(None, named), DEFAULT_INDEX))
 
 
 def _read_configuration(environ: Mapping[str, str]) -> dict[str, str]:

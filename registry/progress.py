@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
-Stage = Literal["resolve", "fallback", "licence", "install", "download", "verify", "start", "load", "log"]
+Stage = Literal["resolve", "fallback", "licence", "install", "download", "verify", "start", "load", "log", "check"]
 
 # A rate is that of the last seconds: long enough to be steady, short enough to show a change.
 RATE_OVER_S = 8.0

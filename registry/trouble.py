@@ -14,7 +14,7 @@ from registry.transport import NotReachedError, Proxy, host_of, proxy_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-_ELSEWHERE = "name a cache folder on another disk with HF_HUB_CACHE, MODELSCOPE_CACHE or LAUNCH_CACHE"
+ELSEWHERE = "name a cache folder on another disk with HF_HUB_CACHE, MODELSCOPE_CACHE or LAUNCH_CACHE"
 
 
 def out_of_reach(url: str, error: BaseException, *, title: str | None = None, hint: str | None = None) -> OfflineError:
@@ -94,7 +94,7 @@ def _disk_full(folder: Path, needed_bytes: int) -> DiskFullError:
         f"The disk of `{folder}` has {_size(free)} free, {_size(needed_bytes)} are needed",
         needed_bytes=needed_bytes,
         free_bytes=free,
-        hint=f"make room, or {_ELSEWHERE}; what came so far is kept",
+        hint=f"make room, or {ELSEWHERE}; what came so far is kept",
     )
 
 
@@ -103,4 +103,4 @@ def _size(size_bytes: int) -> str:
 
 
 def _not_writable(path: Path, error: OSError) -> CacheNotWritableError:
-    return CacheNotWritableError(f"`{path}` cannot be written: {error.strerror}", path=str(path), hint=_ELSEWHERE)
+    return CacheNotWritableError(f"`{path}` cannot be written: {error.strerror}", path=str(path), hint=ELSEWHERE)

@@ -107,6 +107,13 @@ def build_command(command: Callable[..., Any], name: str, text: str) -> Any:
     return typer.main.get_command(app)
 
 
+def option_variables() -> frozenset[str]:
+    """Return the variables by which the options of all commands can be given."""
+    commands = [_build(name) for name in COMMANDS]
+    commands += [inner for group in commands for inner in getattr(group, "commands", {}).values()]
+    return frozenset(parameter.envvar for command in commands for parameter in command.params if parameter.envvar)
+
+
 def _show_version(is_asked: bool) -> None:
     if is_asked:
         from importlib.metadata import version

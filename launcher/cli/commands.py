@@ -25,6 +25,7 @@ COMMANDS = {
     "cache": Entry("cache", "List, verify and remove what was fetched."),
     "engines": Entry("engines", "List, install, update and remove engines."),
     "env": Entry("env", "Print lines to eval, for clients of OpenAI and Anthropic."),
+    "doctor": Entry("doctor", "Say what is wrong with this machine, and the remedy."),
 }
 ALIASES = {
     "run": "chat",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.cache import is_true
 from registry.errors import DownloadError, GatedRepoError, NotOnHubError
 from registry.hubs.base import Listing, RemoteFile
 from registry.progress import Told
@@ -26,6 +27,16 @@ class HttpHub:
     default_branch: str
     login_hint: str  # the rest of a sentence that begins with `log in with`
     timeout_variable: str  # of its own client: the longest silence during a download, in seconds
+    account_path: str  # what tells a token's owner who that is, and is refused to others
+    reach_hint: str  # what to do where it is out of reach
+    offline_variables: tuple[str, ...] = ()  # each of them forbids it the network
+
+    def address(self) -> str:
+        """Return where the hub is, by the user's settings."""
+        raise NotImplementedError
+
+    def is_offline(self) -> bool:
+        return any(map(is_true, self.offline_variables))
 
     def headers(self) -> Mapping[str, str]:
         """Return what authorizes a request, or nothing."""

@@ -29,6 +29,9 @@ class HuggingFace(HttpHub):
     default_branch = "main"
     timeout_variable = "HF_HUB_DOWNLOAD_TIMEOUT"
     login_hint = "`hf auth login` or HF_TOKEN"
+    account_path = "/api/whoami-v2"
+    reach_hint = "check the network, or name a mirror with HF_ENDPOINT"
+    offline_variables = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
     # --- disk only
 
@@ -69,9 +72,6 @@ class HuggingFace(HttpHub):
             return Digest("sha256", name)
         return Digest("git-sha1", name) if is_commit(name) else None
 
-    def is_offline(self) -> bool:
-        return is_true("HF_HUB_OFFLINE") or is_true("TRANSFORMERS_OFFLINE")
-
     def record(self, listing: Listing) -> None:
         files = {file.path: _tree_of_file(file) for file in sorted(listing.files, key=lambda file: file.path)}
         path = _repo_folder(listing.repo_id) / "trees" / f"{listing.revision}.json"
@@ -107,6 +107,9 @@ class HuggingFace(HttpHub):
             raise self._translated(api, error, repo_id, reference) from error
         return Listing(self.name, repo_id, commit, reference, files)
 
+    def address(self) -> str:
+        return endpoint()
+
     def headers(self) -> Mapping[str, str]:
         token = _token()
         return {"Authorization": f"Bearer {token}"} if token else {}
@@ -133,8 +136,7 @@ class HuggingFace(HttpHub):
         if isinstance(error, errors.HFValidationError):
             return NotOnHubError(f"`{repo_id}` cannot be the name of a repo", hint="names are like `owner/name`")
         if isinstance(error, httpx2.TransportError | ConnectionError):
-            hint = "check the network, or name a mirror with HF_ENDPOINT"
-            return out_of_reach(endpoint(), error, title=self.title, hint=hint)
+            return out_of_reach(endpoint(), error, title=self.title, hint=self.reach_hint)
         if status is not None:
             return self.refused(status, repo_id, "listing")
         return DownloadError(f"{self.title} could not list `{repo_id}`", details=[str(error)])

@@ -33,6 +33,8 @@ class ModelScope(HttpHub):
     default_branch = "master"
     timeout_variable = "MODELSCOPE_DOWNLOAD_TIMEOUT"
     login_hint = "MODELSCOPE_API_TOKEN, which its site shows under access tokens"
+    account_path = "/openapi/v1/users/me"
+    reach_hint = "check the network, or name another site with MODELSCOPE_ENDPOINT"
 
     # --- disk only
 
@@ -69,9 +71,6 @@ class ModelScope(HttpHub):
     def vouched(self, path: Path) -> Digest | None:
         return None
 
-    def is_offline(self) -> bool:
-        return False  # its client has no variable for it
-
     def record(self, listing: Listing) -> None:
         files = {file.path: {"size_bytes": file.size_bytes, "sha256": file.sha256} for file in listing.files}
         write_json(_listing_path(listing.repo_id, listing.revision), {"revision": listing.revision, "files": files})
@@ -92,6 +91,9 @@ class ModelScope(HttpHub):
         except Exception as error:
             raise self._translated(error, repo_id, reference) from error
         return Listing(self.name, repo_id, commit or reference, reference, files)
+
+    def address(self) -> str:
+        return endpoint()
 
     def headers(self) -> Mapping[str, str]:
         token = _token()
@@ -131,8 +133,7 @@ class ModelScope(HttpHub):
                 return self.no_repo(repo_id, _repos_beside(repo_id))
             return self.no_revision(repo_id, reference, references)
         if isinstance(error, errors.NetworkError | requests.RequestException):
-            hint = "check the network, or name another site with MODELSCOPE_ENDPOINT"
-            return out_of_reach(endpoint(), error, title=self.title, hint=hint)
+            return out_of_reach(endpoint(), error, title=self.title, hint=self.reach_hint)
         return DownloadError(f"{self.title} could not list `{repo_id}`", details=[str(error)])
 
 

@@ -326,6 +326,12 @@ class _Handler(BaseHTTPRequestHandler):
         file = (hub.repo_at(repo_id, revision) or hub.repos[repo_id]).files[path]
         self._send_file(path, file, {"ETag": f'"{file.sha256}"'} if hub.has_etags else {})
 
+    def account(self) -> None:
+        """Say on either hub whose token it is: that of any repo is somebody's."""
+        if self._token() is None or self._token() not in [repo.token for repo in self.server.hub.repos.values()]:
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+        self._json({"name": "somebody"})
+
     # --- parts
 
     def _references(self, repo_id: str) -> tuple[str, ...]:
@@ -497,6 +503,7 @@ _HUB_ROUTES = (
     (rf"/api/v1/models/{_ID}/commits", _Handler.ms_commits),
     (rf"/api/v1/models/{_ID}/repo", _Handler.ms_file),
     (r"/openapi/v1/models", _Handler.ms_models),
+    (r"/api/whoami-v2|/openapi/v1/users/me", _Handler.account),
     (r"/api/v1/repos/internalAccelerationInfo", _Handler.ms_acceleration),
     (rf"/{_ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.hf_resolve),
 )

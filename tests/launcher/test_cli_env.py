@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
+from tests.fakes.answering import answering
 from tests.fakes.echo import free_port
 from tests.launcher.commands import Run, command, started, wait_for_event
 
 NAMES = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY")
 ODD = 'it\'s a "na me"; $(touch /tmp/x) `id`\\'
-
-
-@contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
-    """Yield the address of a server that answers everything alike."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Stay silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def test_the_running_model_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,12 +26,12 @@ def test_its_help(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, lines)) <= 80
     options = {word.strip(",") for line in lines for word in line.split() if line.startswith("  -")}
     assert options >= {"-n", "--model-name", "-en", "--engine", "-p", "--prompt", "--dry-run", "-h", "--version"}
-    assert [line.split()[0] for line in lines[lines.index("Commands:") + 1 :][:8]] == [
-        *("chat", "list", "inspect", "pull", "lock", "cache", "engines", "env"),
+    assert [line.split()[0] for line in lines[lines.index("Commands:") + 1 :][:9]] == [
+        *("chat", "list", "inspect", "pull", "lock", "cache", "engines", "env", "doctor"),
     ]
 
 
-@pytest.mark.parametrize("name", ["launch", "chat", "list", "inspect", "pull", "lock", "engines", "env"])
+@pytest.mark.parametrize("name", ["launch", "chat", "list", "inspect", "pull", "lock", "engines", "env", "doctor"])
 def test_every_command_has_help(run: Run, name: str) -> None:
     done = run(name, "-h")
     assert done.code == 0

@@ -1,0 +1,81 @@
+"""The engines: which are here and run, which environments are broken or of no use, and why a GPU has no part in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from engines.base import Requirements
+from engines.builds import remedy_for
+from engines.environment import DONE, Environment, folders_of, managed_folder
+from engines.index import engine_named
+from engines.machine import read_machine
+from engines.probing import start_probe
+from launcher.cache_leftovers import is_locked
+from launcher.doctor.findings import Finding
+from launcher.inspection import EngineInfo, list_engines
+from launcher.output import format_bytes
+from registry.spec import Machine
+
+AREA = "engine"
+
+
+def examine() -> list[Finding]:
+    """Return what is to be said of each engine, in their order; their environments are tried at once."""
+    machine, known = read_machine(), list_engines()
+    with ThreadPoolExecutor(len(known)) as pool:
+        findings = pool.map(partial(_examine, machine=machine), known)
+        return [finding for of_engine in findings for finding in of_engine]
+
+
+def _examine(engine: EngineInfo, machine: Machine) -> list[Finding]:
+    requirements = engine_named(engine.name).requirements_for(machine)
+    if requirements is None:
+        return [Finding(AREA, engine.name, "ok", "built in", facts={"state": engine.state})]
+    found = [judge_environment(engine.name, requirements, each) for each in engine.environments]
+    if not found:
+        found.append(_absent(engine))
+    if engine.unused:
+        found.append(_without_gpu(engine, machine))
+    return [*found, *_half_made(engine.name)]
+
+
+def judge_environment(name: str, requirements: Requirements, environment: Environment) -> Finding:
+    """Return whether an engine starts in an environment, and whether a launch would take that one."""
+    variant = f", {environment.variant}" if environment.variant else ""
+    text = f"{environment.version}, {environment.origin}{variant}"
+    facts = {
+        "state": environment.origin,
+        "version": environment.version,
+        "variant": environment.variant,
+        "python": environment.python,
+    }
+    update = f"launch engines update {name}"
+    if environment.is_locked and environment.folder != managed_folder(requirements):
+        text += ": of another lock than this launch's, or for another machine"
+        return Finding(AREA, name, "warning", text, update, facts)
+    again = f"launch engines remove {name} && launch engines install {name}"
+    if trouble := start_probe(environment, requirements):
+        return Finding(AREA, name, "error", f"{text}: {trouble}", again, facts)
+    return Finding(AREA, name, "ok", text, facts=facts)
+
+
+def _absent(engine: EngineInfo) -> Finding:
+    size = f": {format_bytes(engine.setup_bytes)} to set up, when it is first needed" if engine.setup_bytes else ""
+    facts = {"state": engine.state, "variant": engine.variant, "setup_bytes": engine.setup_bytes}
+    return Finding(AREA, engine.name, "ok", f"not installed{size}", facts=facts)
+
+
+def _without_gpu(engine: EngineInfo, machine: Machine) -> Finding:
+    remedy = remedy_for(engine.name, machine) or "`launch engines` says which engines use it"
+    return Finding(AREA, engine.name, "warning", f"does not use the GPU: {engine.unused}", remedy)
+
+
+def _half_made(name: str) -> Iterator[Finding]:
+    for folder in folders_of(name):
+        if not (folder / DONE).is_file() and not is_locked(Path(f"{folder}.lock")):
+            facts = {"state": "half made", "folder": str(folder)}
+            text = f"{folder} was not set up to its end"
+            yield Finding(AREA, name, "warning", text, f"launch engines update {name}", facts)
