@@ -14,7 +14,6 @@ from registry.cache import cache_folder
 from registry.digest import Digest, digest_of, record, wrong_digest
 from registry.errors import DownloadError, NotOnHubError, OfflineError
 from registry.hubs.base import Listing, RemoteFile
-from registry.package_index import REACH_HINT, uv_variables
 from registry.spec import PinnedFile, Source
 
 if TYPE_CHECKING:
@@ -121,6 +120,8 @@ def _recorded(folder: Path, path: str) -> Digest | None:
 def _install(requirement: str, folder: str) -> None:
     import subprocess
 
+    from registry.package_index import uv_variables
+
     command = [*_installer(), "install", "--no-deps", "--target", folder, requirement]
     environ = {**os.environ, **uv_variables()}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, errors="replace", check=False)
@@ -149,5 +150,7 @@ def _translated(requirement: str, said: str) -> DownloadError:
     if any(words in lowered for words in _NOT_THERE):
         return NotOnHubError(f"The package index has no `{requirement}`", details=lines[-3:])
     if any(words in lowered for words in _OUT_OF_REACH):
+        from registry.package_index import REACH_HINT
+
         return OfflineError("The package index is out of reach", details=lines[-3:], hint=REACH_HINT)
     return DownloadError(f"`{requirement}` could not be installed", details=lines[-5:])
