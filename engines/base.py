@@ -14,6 +14,11 @@ from registry.spec import Architecture, Capability, Chat, Machine
 
 _NOTHING: Mapping[str, str] = {}
 
+# What only some engines' servers have; the endpoint hands requests for the first three on as they come.
+RESPONSES, MESSAGES, COUNT_TOKENS = "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"
+METRICS = "/metrics"
+ROUTES = frozenset((RESPONSES, MESSAGES, COUNT_TOKENS, METRICS))
+
 
 class Requirements(NamedTuple):
     """What must be importable where the engine runs on one kind of machine.
@@ -105,7 +110,7 @@ class Wire(NamedTuple):
     as text, and says what the template knows, as llama.cpp's does; others make tokens of messages at once.
     `calls_by_schema`: a call of a tool that is required is had as JSON by a schema, because the server would let the
     model talk first for as long as it likes. `is_endpoint`: it is a gateway, which knows the model's defaults and
-    template itself, and so gets only what was asked for.
+    template itself, and so gets only what was asked for. `routes` are those of ROUTES that its server has.
     """
 
     names: Mapping[str, str] = _NOTHING
@@ -113,6 +118,7 @@ class Wire(NamedTuple):
     counts_by_text: bool = False
     calls_by_schema: bool = False
     is_endpoint: bool = False
+    routes: frozenset[str] = frozenset()
 
 
 class Cause(NamedTuple):

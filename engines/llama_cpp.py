@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from engines.base import Address, Cause, Requirements, Settings, Wire
+from engines.base import ROUTES, Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
 from engines.causes import FETCH_AGAIN, NOT_ENOUGH, find_cause
 from engines.variables import visible_gpus
@@ -80,6 +80,7 @@ class LlamaCpp:
         names={"repetition_penalty": "repeat_penalty", "reasoning_budget": "reasoning_budget_tokens"},
         counts_by_text=True,
         calls_by_schema=True,
+        routes=ROUTES,
     )
 
     def requirements_for(self, machine: Machine) -> Requirements:

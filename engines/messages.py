@@ -90,7 +90,11 @@ def _read_content(content: object, where: str) -> str:
 
 
 def _read_part(part: object, where: str) -> str:
-    text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    text = part.get("text") if isinstance(part, Mapping) and kind == "text" else None
     if not isinstance(text, str):
-        raise InvalidRequestError(f"`{where}` must be of type `text`: the model reads text only", parameter=where)
+        given = f", not `{kind}`" if isinstance(kind, str) and kind != "text" else ""
+        raise InvalidRequestError(
+            f"`{where}` must be of type `text`{given}: the model reads text only", parameter=where
+        )
     return text

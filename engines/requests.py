@@ -20,9 +20,7 @@ COMPLETION_PATH = "/v1/completions"
 INFILL_PATH = "/infill"
 
 
-def completion_request(
-    target: Target, prompt: str, sampling: Mapping[str, object], *, include_usage: bool = True
-) -> Draft:
+def completion_request(target: Target, prompt: str, sampling: Mapping[str, object]) -> Draft:
     """Return the request that goes on with `prompt` as it stands; raises the errors of `check_sampling` and more.
 
     InvalidRequestError for an empty prompt, UnsupportedParameterError, ContextOverflowError for `max_tokens`.
@@ -31,7 +29,7 @@ def completion_request(
     wanted = _pop_logprobs(given)
     # No alternative at all is for llama.cpp no logarithm at all (2026.10).
     logprobs = {} if wanted is None else {"logprobs": max(1, wanted)}
-    draft = _draft(target, COMPLETION_PATH, {"prompt": _read_prompt(prompt)}, given, logprobs, include_usage)
+    draft = _draft(target, COMPLETION_PATH, {"prompt": _read_prompt(prompt)}, given, logprobs)
     return draft._replace(logprobs=wanted)
 
 
@@ -44,7 +42,7 @@ def infill_request(target: Target, prefix: str, suffix: str, sampling: Mapping[s
     texts: tuple[object, ...] = (prefix, suffix)
     if not all(isinstance(text, str) for text in texts) or not any(texts):
         raise InvalidRequestError("There must be a text before or after what is filled in", parameter="prefix")
-    return _draft(target, INFILL_PATH, {"input_prefix": prefix, "input_suffix": suffix}, given, {}, True)
+    return _draft(target, INFILL_PATH, {"input_prefix": prefix, "input_suffix": suffix}, given, {})
 
 
 def chat_request(
@@ -55,7 +53,6 @@ def chat_request(
     tools: Sequence[Tool] = (),
     tool_choice: object = "auto",
     json_schema: Schema | None = None,
-    include_usage: bool = True,
 ) -> Draft:
     """Return the request that answers `messages` through the model's template; raises as `completion_request`."""
     refuse_without(target, "messages", ability="chat")
@@ -70,7 +67,7 @@ def chat_request(
         **_reasoning(target, given.pop("reasoning", "auto")),
     }
     _refuse_pairs(offered, json_schema, wanted)
-    draft = _draft(target, CHAT_PATH, {"messages": read}, given, more, include_usage)
+    draft = _draft(target, CHAT_PATH, {"messages": read}, given, more)
     depends = not target.wire.is_endpoint and (has_system(read) or has_tools(read) or bool(offered))
     return draft._replace(
         depends_on_template=depends, schema=json_schema, logprobs=wanted, is_call="response_format" in offered
@@ -134,7 +131,6 @@ def _draft(
     subject: Mapping[str, object],
     given: dict[str, object],
     more: Mapping[str, object],
-    include_usage: bool,
 ) -> Draft:
     timeout_s = given.pop("timeout_s", None)
     assert timeout_s is None or isinstance(timeout_s, int | float)
@@ -145,7 +141,7 @@ def _draft(
         **{target.wire.names.get(name, name): value for name, value in values.items()},
         **more,
         "stream": True,
-        "stream_options": {"include_usage": include_usage},
+        "stream_options": {"include_usage": True},
     }
     return Draft(path, body, timeout_s)
 

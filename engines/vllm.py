@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from engines.base import Address, Cause, Requirements, Settings, Wire
+from engines.base import ROUTES, Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
 from engines.variables import OFFLINE, visible_gpus
 from registry.cache import cache_folder
@@ -78,7 +78,7 @@ class Vllm:
         splits_heads=True,
         setup_bytes=3_000_000_000,
     )
-    wire = Wire(names={"reasoning_budget": "thinking_token_budget"})
+    wire = Wire(names={"reasoning_budget": "thinking_token_budget"}, routes=ROUTES)
 
     def requirements_for(self, machine: Machine) -> Requirements:
         return requirements_of(self.name, machine)

@@ -16,14 +16,23 @@ if TYPE_CHECKING:
     from launcher.gateway import Served
 
 
-def served_by(instance: Instance) -> Served:
+def served_by(instance: Instance, *, max_queue: int | None = None) -> Served:
     """Return what the gateway needs to know of an instance: it answers to name, aliases and repo ids."""
     from launcher.gateway import Served
 
-    model = instance.plan.model
-    repos = (source.repo_for(instance.plan.quantization) for spec in model.specs for source in spec.sources)
+    plan = instance.plan
+    model = plan.model
+    repos = (source.repo_for(plan.quantization) for spec in model.specs for source in spec.sources)
     names = tuple(dict.fromkeys((model.name, *model.aliases, *repos)))
-    return Served(names=names, address=instance.process.address, target=instance.target)
+    return Served(
+        names,
+        instance.process.address,
+        instance.target,
+        slots=plan.concurrency,
+        max_queue=max_queue,
+        version=plan.environment.version,
+        pid=instance.process.pid,
+    )
 
 
 def serve(instance: Instance, output: Output, exposure: Exposure, *, took_s: float) -> None:

@@ -22,7 +22,9 @@
     │   ├── InvalidRequestError  a value is out of its range
     │   ├── ContextOverflowError the prompt is longer than the context
     │   ├── GenerationError      the engine broke while it answered
-    │   └── EndpointError        an endpoint that runs elsewhere is out of reach, busy, or none
+    │   ├── EndpointError        an endpoint that runs elsewhere is out of reach, busy, or none
+    │   ├── NotServedError       the engine's server has no such route
+    │   └── BusyError            as many requests wait as may
     ├── LockError                what a lock file says cannot be had, or the file cannot be read
     ├── PortInUseError           another program has the endpoint's port
     ├── ExposureError            who may reach the endpoint was said in a way that cannot be, or must not
@@ -306,6 +308,30 @@ class EndpointError(EngineError):
         super().__init__(message, hint=hint, details=details)
         self.url = url
         self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class NotServedError(EngineError):
+    """The server of `engine` has no `route`; `engines` are those that do."""
+
+    kind = "not_served"
+
+    def __init__(self, message: str, *, route: str, engine: str, engines: Sequence[str] = ()) -> None:
+        can = " or ".join(f"`{name}`" for name in engines)
+        super().__init__(message, hint=f"{can} can: `--engine`" if can else None)
+        self.route = route
+        self.engine = engine
+        self.engines = tuple(engines)
+
+
+class BusyError(EngineError):
+    """As many requests wait for the engine as may; trying again is worth it after `retry_after_s`."""
+
+    kind = "busy"
+    permanent = False
+
+    def __init__(self, message: str, *, retry_after_s: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
 
 

@@ -1,4 +1,4 @@
-"""What the endpoint answers, in OpenAI's shapes: objects, lists and errors."""
+"""What the endpoint answers where there is an answer, in OpenAI's shapes: objects and lists."""
 
 from __future__ import annotations
 
@@ -10,36 +10,8 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
-from aiohttp import web
-
 from engines.exchanges import Embeddings
 from engines.generation import Reply, TokenLogprob
-from registry.errors import (
-    AuthenticationError,
-    BodyTooLargeError,
-    ContextOverflowError,
-    ForeignRequestError,
-    GenerationError,
-    InvalidRequestError,
-    LaunchError,
-    SlowClientError,
-    UnknownModelError,
-    UnsupportedParameterError,
-)
-
-# The first class that fits: HTTP status, OpenAI's type and code.
-STATUSES: tuple[tuple[type[LaunchError], int, str, str], ...] = (
-    (AuthenticationError, 401, "invalid_request_error", "invalid_api_key"),
-    (ForeignRequestError, 403, "invalid_request_error", "foreign_request"),
-    (SlowClientError, 408, "invalid_request_error", "request_timeout"),
-    (BodyTooLargeError, 413, "invalid_request_error", "request_too_large"),
-    (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
-    (ContextOverflowError, 400, "invalid_request_error", "context_length_exceeded"),
-    (UnsupportedParameterError, 400, "invalid_request_error", "unsupported_parameter"),
-    (InvalidRequestError, 400, "invalid_request_error", "invalid_value"),
-    (GenerationError, 502, "server_error", "engine_failed"),
-    (LaunchError, 500, "server_error", "internal_error"),
-)
 
 
 def chat_completion(name: str, reply: Reply[Any]) -> dict[str, Any]:
@@ -126,38 +98,6 @@ def _usage(reply: Reply[Any]) -> dict[str, Any]:
         "total_tokens": usage.total_tokens,
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
-
-
-def error_body(error: LaunchError) -> tuple[int, dict[str, Any]]:
-    """Return the HTTP status and the object that OpenAI's clients make an exception of."""
-    status, kind, code = next((row[1], row[2], row[3]) for row in STATUSES if isinstance(error, row[0]))
-    body = _error(error.message, kind, getattr(error, "parameter", None), code)
-    if isinstance(error, ContextOverflowError) and error.prompt_tokens:
-        body["error"] |= {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_length}  # as llama.cpp says it
-    return status, body
-
-
-def error_response(error: LaunchError) -> web.Response:
-    """Return our error as a response."""
-    status, body = error_body(error)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return web.json_response(body, status=status, headers=headers)
-
-
-def http_error_response(error: web.HTTPException, what: str) -> web.Response:
-    """Return an error of HTTP itself, such as a path that there is not, as a response about `what`."""
-    return web.json_response(
-        _error(f"{error.reason}: `{what}`", "invalid_request_error", None, None), status=error.status
-    )
-
-
-def error_event(error: LaunchError) -> bytes:
-    """Return our error as the last event of a stream that broke off, perhaps inside an event."""
-    return b"\n\ndata: " + json.dumps(error_body(error)[1]).encode() + b"\n\n"
-
-
-def _error(message: str, kind: str, parameter: str | None, code: str | None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": parameter, "code": code}}
 
 
 def noting_headers(ignored: Iterable[str], notes: Sequence[str]) -> dict[str, str]:

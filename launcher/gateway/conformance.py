@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from engines.conformance import QUESTION, SMALL_CONTEXT, WORDS, Running
+from engines.conformance import QUESTION, SLOTS, SMALL_CONTEXT, WORDS, Running
 from launcher.gateway import GatewayThread, Served
 
 
@@ -17,7 +17,7 @@ class GatewayConformance:
 
     @pytest.fixture
     def client(self, running: Running) -> Iterator[openai.OpenAI]:
-        gateway = GatewayThread(Served((running.target.name,), running.address, running.target))
+        gateway = GatewayThread(Served((running.target.name,), running.address, running.target, slots=SLOTS))
         with openai.OpenAI(base_url=gateway.url, api_key="none", max_retries=0) as client:
             yield client
         gateway.stop()

@@ -4,47 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from engines.generation import FIELDS, Draft, Target, check_sampling, near_name
+from engines.generation import FIELDS, Draft, Target, near_name
 from engines.requests import chat_request, completion_request
+from launcher.gateway.parameters import PATHS, Parameter, Route, parameters_of
 from registry.errors import InvalidRequestError, UnsupportedParameterError
 
-SAMPLING = {name: name for name in FIELDS if name != "timeout_s"} | {"max_completion_tokens": "max_tokens"}
-OWN = frozenset({"model", "messages", "prompt", "stream", "stream_options"})
-# What only a chat has; `top_logprobs` belongs to `logprobs`, which is a flag there and a number in completions.
-CHAT = frozenset(
-    {"response_format", "tools", "tool_choice", "logprobs", "top_logprobs", "reasoning_effort", "chat_template_kwargs"}
-)
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-# Fields that clients send though they want nothing: only the value that changes nothing is taken.
-NEUTRAL: Mapping[str, object] = {
-    "n": 1,
-    "best_of": 1,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "echo": False,
-    "logit_bias": {},
-    "modalities": ["text"],
-}
-# Fields that cannot change an answer; a response header names those that were given.
-IGNORED = frozenset(
-    {
-        "user",
-        "metadata",
-        "store",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "parallel_tool_calls",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request as read: what the engine is sent, whether the client wants a stream, and what was of no use."""
+    """A request as read: what the engine is sent, how the client wants the answer, and which fields were of no use.
+
+    The engine is always asked for its usage; a stream ends with it only if the client `wants_usage`.
+    """
 
     draft: Draft
     is_stream: bool
@@ -54,12 +29,8 @@ class Call:
 
 def read_chat(target: Target, data: Mapping[str, Any]) -> Call:
     """Return a chat request read; raises InvalidRequestError, UnsupportedParameterError, ContextOverflowError."""
-    given = _given(data)
-    sampling = {
-        **_read_sampling({name: value for name, value in given.items() if name not in CHAT}),
-        **_read_chat_logprobs(given),
-        **_read_reasoning(given),
-    }
+    given, sampling, ignored = _sorted("chat", data)
+    sampling = {**sampling, **_read_chat_logprobs(given), **_read_reasoning(given)}
     draft = chat_request(
         target,
         given.get("messages", ()),
@@ -67,31 +38,32 @@ def read_chat(target: Target, data: Mapping[str, Any]) -> Call:
         tools=given.get("tools", ()),
         tool_choice=given.get("tool_choice", "auto"),
         json_schema=_read_response_format(given.get("response_format")),
-        include_usage=_wants_usage(given),
     )
-    if draft.is_call:  # folded here, whatever the client wants
-        draft = draft._replace(body={**draft.body, "stream_options": {"include_usage": True}})
-    return _call(draft, given)
+    return Call(draft, _flag(given, "stream"), _wants_usage(given), ignored)
 
 
 def read_completion(target: Target, data: Mapping[str, Any]) -> Call:
     """Return a completion request read; raises as `read_chat`. A list of one prompt is that prompt."""
-    given = _given(data)
-    sampling = _read_sampling(given)
+    given, sampling, ignored = _sorted("completions", data)
     prompt = given.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         raise InvalidRequestError("`prompt` must be one text", parameter="prompt")
-    return _call(completion_request(target, prompt, sampling, include_usage=_wants_usage(given)), given)
+    return Call(completion_request(target, prompt, sampling), _flag(given, "stream"), _wants_usage(given), ignored)
 
 
-def read_embeddings(data: Mapping[str, Any]) -> tuple[list[str], bool]:
-    """Return the texts of a request for vectors, and whether these are wanted in base64."""
-    given = _given(data)
-    for name in given:
-        if name not in ("model", "input", "encoding_format", "user"):
-            raise InvalidRequestError(f"There is no parameter `{name}` for embeddings", parameter=name)
+class Texts(NamedTuple):
+    """A request for vectors: of which texts, whether in base64, and which fields were of no use."""
+
+    texts: list[str]
+    in_base64: bool
+    ignored: tuple[str, ...]
+
+
+def read_embeddings(data: Mapping[str, Any]) -> Texts:
+    """Return a request for vectors read; raises InvalidRequestError, UnsupportedParameterError."""
+    given, _, ignored = _sorted("embeddings", data)
     texts = given.get("input")
     encoding = given.get("encoding_format", "float")
     if encoding not in ("float", "base64"):
@@ -101,7 +73,7 @@ def read_embeddings(data: Mapping[str, Any]) -> tuple[list[str], bool]:
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list):
         raise InvalidRequestError("`input` must be a text or a list of texts", parameter="input")
-    return texts, encoding == "base64"
+    return Texts(texts, encoding == "base64", ignored)
 
 
 def _read_chat_logprobs(given: Mapping[str, Any]) -> dict[str, object]:
@@ -146,13 +118,29 @@ def _read_reasoning(given: Mapping[str, Any]) -> dict[str, object]:
     return {} if effort is None else {"reasoning": "off"}
 
 
-def _given(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that say something: null is how clients write "not given"."""
-    return {name: value for name, value in data.items() if value is not None}
+class _Sorted(NamedTuple):
+    """The fields given, those of sampling under our names, and the names of those that change nothing."""
+
+    given: dict[str, Any]
+    sampling: dict[str, object]
+    ignored: tuple[str, ...]
 
 
-def _call(draft: Draft, given: Mapping[str, Any]) -> Call:
-    return Call(draft, _flag(given, "stream"), _wants_usage(given), tuple(sorted(IGNORED & given.keys())))
+def _sorted(route: Route, data: Mapping[str, Any]) -> _Sorted:
+    """Return a request's fields sorted; null is how clients write "not given".
+
+    Raises InvalidRequestError for a field that there is not, UnsupportedParameterError for one that is refused.
+    """
+    known = parameters_of(route)
+    given = {name: value for name, value in data.items() if value is not None}
+    sampling: dict[str, object] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise _unknown(name, route, known)
+        _refuse(known[name], value)
+        if (field := known[name].field) is not None:
+            sampling[field] = FIELDS[field].check(name, value)
+    return _Sorted(given, sampling, tuple(sorted(name for name in given if known[name].treatment == "ignored")))
 
 
 def _wants_usage(given: Mapping[str, Any]) -> bool:
@@ -170,33 +158,22 @@ def _flag(given: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def _read_sampling(given: Mapping[str, Any]) -> dict[str, object]:
-    sampling: dict[str, object] = {}
-    for name, value in given.items():
-        if name in SAMPLING:
-            sampling |= _checked(name, value)
-        elif name in NEUTRAL:
-            _refuse_effect(name, value)
-        elif name not in OWN | IGNORED:
-            raise _unknown(name)
-    return sampling
-
-
-def _checked(name: str, value: object) -> dict[str, object]:
-    """Return the field by our name, checked by the client's, which is what an error has to say."""
-    ours = SAMPLING[name]
-    return {ours: FIELDS[ours].check(name, value)} if ours != name else check_sampling({name: value})
-
-
-def _refuse_effect(name: str, value: object) -> None:
-    neutral = NEUTRAL[name]
-    if value != neutral:
+def _refuse(parameter: Parameter, value: object) -> None:
+    name = parameter.name
+    if parameter.treatment == "refused":
         raise UnsupportedParameterError(
-            f"`{name}` is not supported: only `{neutral!r}` is taken", parameter=name, engine="gateway"
+            f"`{name}` is not supported: {parameter.meaning}",
+            parameter=name,
+            engine="gateway",
+            hint=f"use `{parameter.instead}`" if parameter.instead else None,
+        )
+    if parameter.treatment == "neutral" and value != parameter.neutral:
+        raise UnsupportedParameterError(
+            f"`{name}` is not supported: only `{parameter.neutral!r}` is taken", parameter=name, engine="gateway"
         )
 
 
-def _unknown(name: str) -> InvalidRequestError:
-    near = near_name(name, (*SAMPLING, *OWN, *CHAT, *NEUTRAL, *IGNORED))
+def _unknown(name: str, route: Route, known: Mapping[str, Parameter]) -> InvalidRequestError:
+    near = near_name(name, [each.name for each in known.values() if each.treatment != "refused"])
     cure = f"; did you mean `{near}`?" if near else ""
-    return InvalidRequestError(f"There is no parameter `{name}`{cure}", parameter=name)
+    return InvalidRequestError(f"There is no parameter `{name}` for `{PATHS[route]}`{cure}", parameter=name)

@@ -13,7 +13,9 @@ from aiohttp import web
 
 from launcher.exposure import ON_LOOPBACK, Exposure
 from launcher.gateway.admission import quiet_logger
-from launcher.gateway.application import Served, make_application
+from launcher.gateway.application import make_application
+from launcher.gateway.records import AccessLog
+from launcher.gateway.upstream import Served
 from launcher.tls import serving_context
 
 # How long answers that are under way may still take when the endpoint is ended.
@@ -29,21 +31,26 @@ def run_gateway(
     *,
     on_ready: Callable[[str], None],
     is_alive: Callable[[], bool] = lambda: True,
+    access_log: AccessLog | None = None,
 ) -> signal.Signals | None:
     """Serve until SIGINT or SIGTERM, which is returned, or until `is_alive` says no; call it in the main thread.
 
     `on_ready` gets the URL for clients, such as `http://127.0.0.1:8000/v1`.
     Answers under way get `DRAIN_S`, a second signal ends them at once. Raises PortInUseError.
     """
-    return asyncio.run(_serve_until_signal(served, exposure, on_ready, is_alive))
+    return asyncio.run(_serve_until_signal(served, exposure, on_ready, is_alive, access_log))
 
 
 async def _serve_until_signal(
-    served: Served, exposure: Exposure, on_ready: Callable[[str], None], is_alive: Callable[[], bool]
+    served: Served,
+    exposure: Exposure,
+    on_ready: Callable[[str], None],
+    is_alive: Callable[[], bool],
+    access_log: AccessLog | None,
 ) -> signal.Signals | None:
     came: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     listener = exposure.listen()
-    async with _serving(served, exposure, listener):
+    async with _serving(served, exposure, listener, access_log):
         with _signals_into(came):
             on_ready(_url_of(exposure, listener))
             while not came.done() and is_alive():
@@ -69,10 +76,12 @@ def _signals_into(came: asyncio.Future[signal.Signals]) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _serving(served: Served, exposure: Exposure, listener: socket.socket) -> AsyncIterator[None]:
+async def _serving(
+    served: Served, exposure: Exposure, listener: socket.socket, access_log: AccessLog | None
+) -> AsyncIterator[None]:
     """Answer on `listener` inside the block, then close it."""
     runner = web.AppRunner(
-        make_application([served], exposure),
+        make_application([served], exposure, access_log=access_log),
         handler_cancellation=True,
         access_log=None,
         logger=quiet_logger(),
@@ -100,11 +109,14 @@ class GatewayThread:
     Raises PortInUseError. `stop` may be called more than once and from any thread but its own.
     """
 
-    def __init__(self, served: Served, exposure: Exposure = ON_LOOPBACK) -> None:
+    def __init__(
+        self, served: Served, exposure: Exposure = ON_LOOPBACK, *, access_log: AccessLog | None = None
+    ) -> None:
         listener = exposure.listen()
         self.url = _url_of(exposure, listener)
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
+        self._access_log = access_log
         self._thread = threading.Thread(
             target=self._run, args=(served, exposure, listener), name="gateway", daemon=True
         )
@@ -121,5 +133,5 @@ class GatewayThread:
             runner.run(self._serve(served, exposure, listener))
 
     async def _serve(self, served: Served, exposure: Exposure, listener: socket.socket) -> None:
-        async with _serving(served, exposure, listener):
+        async with _serving(served, exposure, listener, self._access_log):
             await self._stopping.wait()

@@ -54,7 +54,7 @@ def weather(location: str, unit: str = "celsius") -> str:
 
 @contextmanager
 def served(echo: RunningEcho) -> Iterator[str]:
-    gateway = GatewayThread(Served(NAMES, echo.address, echo.target))
+    gateway = GatewayThread(Served(NAMES, echo.address, echo.target, slots=4))
     try:
         yield gateway.url
     finally:
@@ -404,7 +404,7 @@ def test_a_url_that_is_none(url: str, message: str, hint: str) -> None:
 
 
 def test_an_endpoint_that_ends_leaves_the_handle_with_its_cause(echo: RunningEcho) -> None:
-    gateway = GatewayThread(Served(NAMES, echo.address, echo.target))
+    gateway = GatewayThread(Served(NAMES, echo.address, echo.target, slots=4))
     model = connect(gateway.url)
     gateway.stop()
     with pytest.raises(EndpointError, match="Nothing answers"):

@@ -11,7 +11,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +21,23 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from launcher.exposure import Exposure
-from launcher.gateway import GatewayThread, Served, run_gateway
+from launcher.gateway import GatewayThread, run_gateway
 from registry.errors import LaunchError, PortInUseError
-from tests.fakes.echo import RunningEcho, free_port, running_echo
+from tests.fakes.echo import free_port, running_echo
+from tests.fakes.gateway import ask, client_of, gateway_to, served_by
 
-NAMES = ("echo-model", "echo", "acme/Echo-Model-GGUF")
 TALK: list[ChatCompletionMessageParam] = [
     {"role": "developer", "content": "Be brief."},
     {"role": "user", "content": [{"type": "text", "text": "Grüße, 世界 "}, {"type": "text", "text": "and 🙂"}]},
 ]
+CHAT = "/v1/chat/completions"
+SLOW = ("--tokens-per-second", "20")
 LONG = " ".join(["word"] * 400)
-
-
-def served_by(echo: RunningEcho) -> Served:
-    return Served(NAMES, echo.address, echo.target)
-
-
-@contextlib.contextmanager
-def gateway_to(echo: RunningEcho) -> Iterator[str]:
-    gateway = GatewayThread(served_by(echo))
-    try:
-        yield gateway.url
-    finally:
-        gateway.stop()
-
-
-def client_of(url: str) -> OpenAI:
-    return OpenAI(base_url=url, api_key="none", max_retries=0, timeout=10)
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with running_echo() as echo, gateway_to(echo) as url:
+    with running_echo() as echo, gateway_to(served_by(echo)) as url:
         yield url
 
 
@@ -62,15 +47,10 @@ def client(url: str) -> Iterator[OpenAI]:
         yield client
 
 
-def post(url: str, data: object) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Return status, answer and headers of a request as `curl -d` makes it."""
-    body = data if isinstance(data, bytes) else json.dumps(data).encode()
-    try:
-        with urllib.request.urlopen(url, body) as answer:
-            return answer.status, json.load(answer), dict(answer.headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error), dict(error.headers)
+def post(url: str, data: object) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+    """Return status, answer and headers."""
+    answer = ask(url, data)
+    return answer.status, answer.json, answer.headers
 
 
 # --- what OpenAI's client gets ---------------------------------------------------------------------------------------
@@ -144,7 +124,11 @@ def test_an_unknown_model_is_not_found_and_those_served_are_named(client: OpenAI
 @pytest.mark.parametrize(
     ("data", "param", "message"),
     [
-        ({"temprature": 0}, "temprature", "There is no parameter `temprature`; did you mean `temperature`?"),
+        (
+            {"temprature": 0},
+            "temprature",
+            "There is no parameter `temprature` for `/v1/chat/completions`; did you mean `temperature`?",
+        ),
         ({"timeout_s": 1}, "timeout_s", "There is no parameter `timeout_s`"),
         ({"temperature": 3}, "temperature", "`temperature` must be a number from 0 to 2, not `3`"),
         ({"n": 2}, "n", "`n` is not supported: only `1` is taken"),
@@ -199,7 +183,7 @@ def test_paths_and_methods_that_there_are_not_have_the_same_shape(url: str) -> N
 
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_client_that_leaves_frees_the_slot(is_stream: bool) -> None:
-    with running_echo("--tokens-per-second", "20", slots=1) as echo, gateway_to(echo) as url:
+    with running_echo(*SLOW, slots=1) as echo, gateway_to(served_by(echo)) as url:
         host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
         body = json.dumps({"prompt": LONG, "stream": is_stream}).encode()
         with socket.create_connection((host, int(port))) as leaver:
@@ -214,7 +198,11 @@ def test_a_client_that_leaves_frees_the_slot(is_stream: bool) -> None:
 
 
 def test_an_engine_that_dies_ends_the_stream_with_an_error() -> None:
-    with running_echo("--tokens-per-second", "20") as echo, gateway_to(echo) as url, client_of(url) as client:
+    with (
+        running_echo(*SLOW) as echo,
+        gateway_to(served_by(echo)) as url,
+        client_of(url) as client,
+    ):
         stream = client.completions.create(model="echo", prompt=LONG, stream=True)
         next(stream)
         echo.process.kill()
@@ -226,7 +214,7 @@ def test_an_engine_that_dies_ends_the_stream_with_an_error() -> None:
 
 
 def test_health_is_the_engines_own() -> None:
-    with running_echo() as echo, gateway_to(echo) as url:
+    with running_echo() as echo, gateway_to(served_by(echo)) as url:
         health = url.removesuffix("/v1") + "/health"
         with urllib.request.urlopen(health) as answer:
             assert json.load(answer) == {"status": "ok"}
@@ -266,7 +254,7 @@ from engines.base import Address, Wire
 from engines.generation import Target
 from launcher.exposure import Exposure
 from launcher.gateway import Served, run_gateway
-served = Served(("m",), Address("http://localhost", Path(sys.argv[1])), Target("m", "echo", Wire(), 512))
+served = Served(("m",), Address("http://localhost", Path(sys.argv[1])), Target("m", "echo", Wire(), 512), slots=1)
 print(repr(run_gateway(served, Exposure(), on_ready=lambda url: print(url, flush=True))))
 """
 

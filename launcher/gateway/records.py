@@ -1,0 +1,120 @@
+"""What is noted of each request while it is answered, for the metrics and the access log: never text, never keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from aiohttp import web
+
+# What may stand in a header and in a log as it came.
+HARMLESS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+# What nginx writes where the client hung up before the answer; nobody is sent it.
+CLIENT_LEFT = 499
+
+
+@dataclass(slots=True)
+class Record:
+    """One request: times are in seconds from its arrival, None where it did not come so far."""
+
+    id: str
+    client: str
+    route: str
+    arrived: float = field(default_factory=time.perf_counter)
+    key: str | None = None
+    model: str | None = None
+    status: int = 500
+    is_stream: bool = False
+    queued_s: float | None = None
+    first_token_s: float | None = None
+    total_s: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+
+    def age_s(self) -> float:
+        """Return how long ago the request came."""
+        return time.perf_counter() - self.arrived
+
+    def note_first_token(self) -> None:
+        if self.first_token_s is None:
+            self.first_token_s = self.age_s()
+
+    def line(self) -> dict[str, Any]:
+        """Return the access log's object, without what is not known."""
+        known = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": self.id,
+            "key": self.key,
+            "client": self.client,
+            "route": self.route,
+            "model": self.model,
+            "status": self.status,
+            "stream": self.is_stream,
+            "queued_ms": _milliseconds(self.queued_s),
+            "first_token_ms": _milliseconds(self.first_token_s),
+            "total_ms": _milliseconds(self.total_s),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "finish_reason": self.finish_reason,
+            "error": self.error,
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
+
+RECORD: web.RequestKey[Record] = web.RequestKey("record", Record)
+
+
+def new_record(request: web.Request) -> Record:
+    """Return the record of a request that has just come; its id is the client's if that is short and harmless."""
+    given = request.headers.get("X-Request-Id", "")
+    resource = request.match_info.route.resource
+    return Record(
+        id=given if HARMLESS_ID.fullmatch(given) else uuid.uuid4().hex,
+        client=request.remote or "",
+        route="other" if resource is None else resource.canonical,
+    )
+
+
+class AccessLog:
+    """A JSON object a line for each request that has ended."""
+
+    def __init__(self, stream: TextIO, *, owns_stream: bool = False) -> None:
+        self._stream = stream
+        self._owns_stream = owns_stream
+
+    def write(self, record: Record) -> None:
+        self._stream.write(json.dumps(record.line()) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        if self._owns_stream:
+            self._stream.close()
+
+
+def open_access_log(where: str) -> AccessLog | None:
+    """Return the log that `off`, `on` (stderr) or a file's path names; the file is appended to, for its owner alone.
+
+    Raises OSError for a file that cannot be written.
+    """
+    if where == "off":
+        return None
+    if where == "on":
+        return AccessLog(sys.stderr)
+    return AccessLog(open(where, "a", encoding="utf-8", opener=_for_owner), owns_stream=True)
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
