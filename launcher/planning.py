@@ -71,8 +71,14 @@ def plan_knowing(asked: Asked, *, must_load: bool = False) -> Plan:
 
     Raises ResolutionError; if it `must_load`, for weights too that no engine that was asked for will load.
     """
+    return plan_found(
+        find_model(asked.model, read_layers(asked.request.get("registry", ()))), asked, must_load=must_load
+    )
+
+
+def plan_found(found: Found, asked: Asked, *, must_load: bool = False) -> Plan:
+    """Return the plan for an entry, whatever the catalogue has; raises as `plan_knowing`."""
     request = asked.request
-    found = find_model(asked.model, read_layers(request.get("registry", ())))
     machine = with_gpus(read_machine(), request.get("gpus"))
     wanted = _wanted(asked.model, found, machine, request)
     installed = installed_engines(machine, request.get("environment", "auto"))

@@ -4,6 +4,7 @@ Standard library only. One token is one word with the white space before it, and
 It serves on a Unix socket or on a host and port, keeps the context, the limits and the stop strings as engines do,
 queues what its slots cannot take, and frees the slot of a client that leaves. Where a JSON schema asks for it, it says
 the least that satisfies it; of tools it calls, where it must, the first; and it thinks what it was told to think.
+What it is told to reply, a text or calls of tools, goes before all of that.
 """
 
 from __future__ import annotations
@@ -57,15 +58,41 @@ def prompt_of(messages: list[Json]) -> str:
     return turns + "<|assistant|>"
 
 
-def words_to_say(body: Json, reply: str | None) -> list[str]:
+def words_to_say(body: Json) -> list[str]:
     if "response_format" in body:
         return tokens_of(json.dumps(least_of(body["response_format"]["json_schema"]["schema"]), ensure_ascii=False))
-    if reply is not None:
-        return tokens_of(reply)
+    return tokens_of(asked_in(body))
+
+
+def asked_in(body: Json) -> str:
+    """Return the prompt, or the last thing that the user said."""
     if "messages" not in body:
-        return tokens_of(body["prompt"])
+        return str(body["prompt"])
     said = [message["content"] for message in body["messages"] if message["role"] == "user"]
-    return tokens_of(said[-1] if said else "")
+    return said[-1] if said else ""
+
+
+class Replies:
+    """What is said whatever the model would say: in turn, or by what is asked.
+
+    A reply is a text, or a list of calls of tools, each with its name and its arguments.
+    """
+
+    def __init__(self, replies: list[Any] | Json) -> None:
+        self.replies = replies
+        self.given = 0
+
+    def next(self, body: Json) -> Any:
+        """Return the reply to a request; raises Refusal where there is none."""
+        if isinstance(self.replies, dict):
+            asked = asked_in(body)
+            if asked not in self.replies:
+                raise Refusal(500, "server_error", f"there is no reply to `{asked}`")
+            return self.replies[asked]
+        if self.given == len(self.replies):
+            raise Refusal(500, "server_error", f"all {self.given} replies have been given")
+        self.given += 1
+        return self.replies[self.given - 1]
 
 
 def least_of(schema: Json, root: Json | None = None) -> Any:
@@ -82,14 +109,18 @@ def least_of(schema: Json, root: Json | None = None) -> Any:
     return least.get(schema.get("type", ""))
 
 
-def call_of(body: Json) -> Json | None:
+def calls_of(body: Json) -> list[Json]:
     """Return the call that a request insists on, of its first tool."""
     if body.get("tool_choice") != "required":
-        return None
+        return []
     function = body["tools"][0]["function"]
-    arguments = json.dumps(least_of(function.get("parameters", {"type": "object"})))
-    named = {"name": function["name"], "arguments": arguments}
-    return {"index": 0, "id": "call-1", "type": "function", "function": named}
+    return [{"name": function["name"], "arguments": least_of(function.get("parameters", {"type": "object"}))}]
+
+
+def described(index: int, call: Json) -> Json:
+    """Return a call in OpenAI's shape."""
+    named = {"name": call["name"], "arguments": json.dumps(call["arguments"])}
+    return {"index": index, "id": call.get("id") or f"call-{index + 1}", "type": "function", "function": named}
 
 
 def thoughts_of(body: Json, thinks: str | None) -> list[str]:
@@ -133,6 +164,7 @@ class EchoServer:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.slots = asyncio.Semaphore(options.parallel)
+        self.replies = None if options.replies is None else Replies(options.replies)
 
     async def serve(self) -> None:
         """Listen until the process is ended."""
@@ -192,7 +224,7 @@ class EchoServer:
         prompt = prompt_of(request["messages"]) if "messages" in request else request["prompt"]
         prompt_tokens = 1 + len(tokens_of(prompt))
         self.refuse_overflow(prompt_tokens)
-        pieces = self.paced(request, self.options.ctx_size - prompt_tokens)
+        pieces = self.paced(request, self.options.ctx_size - prompt_tokens, self.reply_to(request))
         async with self.slots:
             if request.get("stream"):
                 await self.stream(request, prompt_tokens, pieces, writer)
@@ -208,32 +240,39 @@ class EchoServer:
     async def infill(self, request: Json, writer: asyncio.StreamWriter) -> None:
         """Answer with the words before and after, in the shape that llama.cpp has for this alone."""
         prompt = request["input_prefix"] + request["input_suffix"]
+        asked = {**request, "prompt": prompt}
+        pieces = self.paced(asked, self.options.ctx_size, self.reply_to(asked))
         write_head(writer, 200, "text/event-stream", "Transfer-Encoding: chunked")
         last = Piece("", 0)
-        async for last in self.paced({**request, "prompt": prompt}, self.options.ctx_size):
+        async for last in pieces:
             await write_event(writer, {"content": last.text, "stop": False})
         ends = {"stop": True, "stop_type": "limit" if last.finish_reason == "length" else "eos"}
         counts = {"tokens_evaluated": 1 + len(tokens_of(prompt)), "tokens_predicted": last.tokens}
         await write_event(writer, {"content": "", **ends, **counts})
         await write_chunk(writer, b"")
 
-    async def paced(self, request: Json, room: int) -> AsyncIterator[Piece]:
-        if (call := call_of(request)) is not None:
-            yield Piece("", 1, call=call)
-            yield Piece("", 1, "tool_calls")
+    def reply_to(self, request: Json) -> Any:
+        """Return what it was told to reply, or None."""
+        return self.options.reply if self.replies is None else self.replies.next(request)
+
+    async def paced(self, request: Json, room: int, reply: Any) -> AsyncIterator[Piece]:
+        if calls := calls_of(request) if reply is None else reply if isinstance(reply, list) else []:
+            for index, call in enumerate(calls):
+                yield Piece("", index + 1, call=described(index, call))
+            yield Piece("", len(calls), "tool_calls")
             return
         asked = request.get("max_tokens")
         limit = room if asked is None else min(asked, room)
         thoughts = thoughts_of(request, self.options.thinks)[:limit]
         for count, word in enumerate(thoughts, start=1):
             yield Piece("", count, reasoning=word)
-        async for piece in self.said(request, limit - len(thoughts)):
+        words = words_to_say(request) if reply is None else tokens_of(reply)
+        async for piece in self.said(request, words, limit - len(thoughts)):
             yield replace(piece, tokens=piece.tokens + len(thoughts))
 
-    async def said(self, request: Json, limit: int) -> AsyncIterator[Piece]:
+    async def said(self, request: Json, words: list[str], limit: int) -> AsyncIterator[Piece]:
         stops = request.get("stop") or []
         stops = [stops] if isinstance(stops, str) else stops
-        words = words_to_say(request, self.options.reply)
         for piece in pieces_of(words, limit, stops):
             if self.options.tokens_per_second and piece.finish_reason is None:
                 await asyncio.sleep(1 / self.options.tokens_per_second)
@@ -348,6 +387,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-tools", action="store_true", help="have a template that knows no tools")
     parser.add_argument("--thinks", help="think this before each answer")
     parser.add_argument("--reply", help="say this, whatever is asked")
+    parser.add_argument("--replies", type=json.loads, help="JSON: a list to say in turn, or an object by what is asked")
     return parser.parse_args(arguments)
 
 
