@@ -48,6 +48,7 @@ COMMANDS = (
     "chat",
     "list",
     "inspect",
+    "check",
     "pull",
     "lock",
     "cache",

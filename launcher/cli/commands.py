@@ -20,6 +20,7 @@ COMMANDS = {
     "chat": Entry("chat", "Talk to a model."),
     "list": Entry("list", "List the models of the catalogue."),
     "inspect": Entry("inspect", "Show a model's facts, specs, and what runs here."),
+    "check": Entry("check", "Ask three fixed questions: speed, memory, pass or fail."),
     "pull": Entry("pull", "Fetch and verify a model's files; start nothing."),
     "lock": Entry("lock", "Write launch.lock: the files, engine and options of now."),
     "cache": Entry("cache", "List, verify and remove what was fetched."),

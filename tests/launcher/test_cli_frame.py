@@ -26,12 +26,14 @@ def test_its_help(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, lines)) <= 80
     options = {word.strip(",") for line in lines for word in line.split() if line.startswith("  -")}
     assert options >= {"-n", "--model-name", "-en", "--engine", "-p", "--prompt", "--dry-run", "-h", "--version"}
-    assert [line.split()[0] for line in lines[lines.index("Commands:") + 1 :][:9]] == [
-        *("chat", "list", "inspect", "pull", "lock", "cache", "engines", "env", "doctor"),
+    assert [line.split()[0] for line in lines[lines.index("Commands:") + 1 :][:10]] == [
+        *("chat", "list", "inspect", "check", "pull", "lock", "cache", "engines", "env", "doctor"),
     ]
 
 
-@pytest.mark.parametrize("name", ["launch", "chat", "list", "inspect", "pull", "lock", "engines", "env", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["launch", "chat", "list", "inspect", "check", "pull", "lock", "engines", "env", "doctor"]
+)
 def test_every_command_has_help(run: Run, name: str) -> None:
     done = run(name, "-h")
     assert done.code == 0
@@ -129,7 +131,9 @@ def test_a_name_given_twice(run: Run, line: tuple[str, ...], names: tuple[str, s
     assert done.err.startswith(f"error: The model is named 2 times: `{names[0]}`, `{names[1]}`\n")
 
 
-@pytest.mark.parametrize("line", [("launch",), ("chat",), ("inspect",), ("pull",), ("--dry-run",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "line", [("launch",), ("chat",), ("inspect",), ("check",), ("pull",), ("--dry-run",)], ids=" ".join
+)
 def test_no_name(run: Run, line: tuple[str, ...]) -> None:
     done = run(*line)
     assert (done.code, done.err) == (2, "error: No model is named\n\nhint: launch list\n")
