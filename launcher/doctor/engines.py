@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,8 +10,9 @@ from pathlib import Path
 
 from engines.base import Requirements
 from engines.builds import remedy_for
-from engines.environment import DONE, Environment, folders_of, managed_folder
+from engines.environment import DONE, Environment, folders_of, installed_version, is_within, managed_folder
 from engines.index import engine_named
+from engines.installing import has_compiler
 from engines.machine import read_machine
 from engines.probing import start_probe
 from launcher.cache_leftovers import is_locked
@@ -36,7 +38,7 @@ def _examine(engine: EngineInfo, machine: Machine) -> list[Finding]:
         return [Finding(AREA, engine.name, "ok", "built in", facts={"state": engine.state})]
     found = [judge_environment(engine.name, requirements, each) for each in engine.environments]
     if not found:
-        found.append(_absent(engine))
+        found.append(_absent(engine, requirements))
     if engine.unused:
         found.append(_without_gpu(engine, machine))
     return [*found, *_half_made(engine.name)]
@@ -62,10 +64,18 @@ def judge_environment(name: str, requirements: Requirements, environment: Enviro
     return Finding(AREA, name, "ok", text, facts=facts)
 
 
-def _absent(engine: EngineInfo) -> Finding:
-    size = f": {format_bytes(engine.setup_bytes)} to set up, when it is first needed" if engine.setup_bytes else ""
+def _absent(engine: EngineInfo, requirements: Requirements) -> Finding:
+    """Return what setting an engine up will fetch, and do without; and why one in this Python does not count."""
     facts = {"state": engine.state, "variant": engine.variant, "setup_bytes": engine.setup_bytes}
-    return Finding(AREA, engine.name, "ok", f"not installed{size}", facts=facts)
+    parts = ["not installed"]
+    if engine.setup_bytes:
+        parts.append(f"{format_bytes(engine.setup_bytes)} to set up for {engine.variant} when it is first needed")
+    if requirements.compiled and not has_compiler():
+        parts.append(f"without {' and '.join(requirements.compiled)}, since there is no C compiler here")
+    here = installed_version(requirements.distribution, sys.path)
+    if here is not None and not is_within(here, requirements.versions):
+        parts.append(f"{here} in this Python is not within {requirements.versions}")
+    return Finding(AREA, engine.name, "ok", ", ".join(parts), facts=facts)
 
 
 def _without_gpu(engine: EngineInfo, machine: Machine) -> Finding:

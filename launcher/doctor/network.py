@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+from launcher.doctor.checks import Check, side_by_side
 from launcher.doctor.findings import Finding, without_logins
 from launcher.output import format_seconds
 from registry.hubs import open_hub
@@ -18,6 +19,8 @@ from registry.transport import proxy_of
 AREA = "hub"
 INDEX = "package index"
 ANSWERS_WITHIN_S = 8.0
+# Redirects each have that time, and a name server has its own.
+LIMIT_S = 20.0
 
 
 def examine(*, offline: bool) -> list[Finding]:
@@ -25,21 +28,20 @@ def examine(*, offline: bool) -> list[Finding]:
     hubs = [hub for hub in map(open_hub, HUBS) if isinstance(hub, HttpHub)]
     if offline:
         return [*map(_unasked, hubs), _index_finding("not asked: offline")]
-    with ThreadPoolExecutor(len(hubs) + 1) as pool:
-        index = pool.submit(examine_index)
-        found = list(pool.map(examine_hub, hubs))
-    return [*graded(found), index.result()]
+    checks: dict[str, Check] = {hub.name: partial(examine_hub, hub) for hub in hubs}
+    *found, index = side_by_side({**checks, INDEX: examine_index}, LIMIT_S, area=AREA)
+    return [*graded(found), index]
 
 
-def examine_hub(hub: HttpHub) -> Finding:
+def examine_hub(hub: HttpHub) -> list[Finding]:
     """Return whether a hub answers, and whether it takes the user's token; where it does not answer, an error."""
     if hub.is_offline():
         text = f"{hub.address()}, not asked: a variable forbids it"
-        return Finding(AREA, hub.name, "warning", text, f"unset {' '.join(hub.offline_variables)}", _facts(hub))
+        return [Finding(AREA, hub.name, "warning", text, f"unset {' '.join(hub.offline_variables)}", _facts(hub))]
     has_token = bool(hub.headers())
     page = hub.account_path if has_token else ""
     reached = ask(hub.address() + page, hub.headers(), title=hub.title, hint=hub.reach_hint, timeout_s=ANSWERS_WITHIN_S)
-    return judge_hub(hub, reached, has_token=has_token)
+    return [judge_hub(hub, reached, has_token=has_token)]
 
 
 def judge_hub(hub: HttpHub, reached: Reached, *, has_token: bool) -> Finding:
@@ -66,13 +68,18 @@ def graded(found: Sequence[Finding]) -> list[Finding]:
     return [each._replace(state="warning") if each.state == "error" else each for each in found]
 
 
-def examine_index() -> Finding:
+def examine_index() -> list[Finding]:
     """Return whether the index that engines are set up from answers."""
     url = index_url()
     if url is None:
-        return _index_finding("none: a variable forbids it")
+        return [_index_finding("none: a variable forbids it")]
     page = f"{url.rstrip('/')}/uv/"
     reached = ask(page, {}, title="The package index", hint=REACH_HINT, timeout_s=ANSWERS_WITHIN_S)
+    return [judge_index(url, reached)]
+
+
+def judge_index(url: str, reached: Reached) -> Finding:
+    """Return what an answer, or none, says of the package index."""
     facts = {"url": without_logins(url), "status": reached.status, "took_s": round(reached.took_s, 3)}
     if reached.trouble is not None:
         found = Finding.of_error(AREA, INDEX, reached.trouble)

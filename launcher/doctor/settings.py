@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from launcher.doctor.findings import Finding, without_logins
+from registry.spec import HUBS
 
 AREA = "setting"
 OWN = "LAUNCH_"
@@ -28,7 +29,8 @@ def examine(variables: Collection[str], environ: Mapping[str, str] = os.environ)
     known = {*variables, *OWN_VARIABLES}
     if hub := environ.get("XINFERENCE_MODEL_SRC"):
         text = f"{without_logins(hub)}: it is Xinference's, and nobody reads it here"
-        yield Finding(AREA, "XINFERENCE_MODEL_SRC", "warning", text, f"export LAUNCH_HUB={hub}")
+        remedy = f"export LAUNCH_HUB={hub}" if hub in HUBS else "unset XINFERENCE_MODEL_SRC"
+        yield Finding(AREA, "XINFERENCE_MODEL_SRC", "warning", text, remedy)
     for name in sorted(environ):
         if name.startswith(OWN) and name not in known:
             yield _unknown(name, known)

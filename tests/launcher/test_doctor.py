@@ -17,7 +17,7 @@ from engines.environment import DONE, Environment, managed_folder
 from engines.index import engine_named
 from engines.machine import Cores, Memory, read_cores, read_machine, read_memory
 from launcher.doctor import engines, folders, gpus, machine, settings
-from launcher.doctor.examination import side_by_side
+from launcher.doctor.checks import side_by_side
 from launcher.doctor.findings import Finding, made_public, without_logins
 from registry.errors import CatalogueError
 from registry.spec import Gpu
@@ -244,6 +244,14 @@ def test_an_environment_whose_python_was_removed() -> None:
     )
 
 
+def test_an_engine_in_this_python_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay(tmp_path / "packages", {"xllamacpp-0.1.dist-info/METADATA": "Name: xllamacpp\nVersion: 0.1"})
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    (found,) = (found for found in of_llama_cpp() if found.facts.get("state") == "not installed")
+    assert found.state == "ok"
+    assert f"0.1 in this Python is not within {requirements().versions}" in found.text
+
+
 def test_environments_of_another_lock_and_half_made_ones() -> None:
     folder = managed_folder(requirements())
     make_environment(folder.with_name(f"{folder.name[:-8]}00000000"))
@@ -300,6 +308,7 @@ def test_variables_that_nobody_reads() -> None:
     assert found["LAUNCH_ENIGNE"].text == "nobody reads it; did you mean LAUNCH_ENGINE?"
     assert (found["LAUNCH_XYZZY"].text, found["LAUNCH_XYZZY"].remedy) == ("nobody reads it", "unset LAUNCH_XYZZY")
     assert found["XINFERENCE_MODEL_SRC"].remedy == "export LAUNCH_HUB=modelscope"
+    assert examined(XINFERENCE_MODEL_SRC="csghub")["XINFERENCE_MODEL_SRC"].remedy == "unset XINFERENCE_MODEL_SRC"
 
 
 def test_what_a_report_does_not_tell() -> None:
@@ -332,6 +341,6 @@ def test_a_check_that_hangs_or_fails_is_a_finding() -> None:
     finally:
         released.set()
     assert [each.area for each in found] == ["a", "b", "c", "d"]
-    assert [each.state for each in found] == ["error", "warning", "error", "ok"]
+    assert [each.state for each in found] == ["error", "error", "error", "ok"]
     assert (found[0].text, found[0].remedy) == ("a cause", "a remedy")
     assert "/x" in found[2].text
