@@ -12,7 +12,7 @@ from pathlib import Path
 from registry.errors import CacheNotWritableError, DiskFullError, OfflineError
 from registry.transport import NotReachedError, Proxy, host_of, proxy_of
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 ELSEWHERE = "name a cache folder on another disk with HF_HUB_CACHE, MODELSCOPE_CACHE or LAUNCH_CACHE"
 
@@ -77,7 +77,7 @@ def writing(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise _disk_full(_existing(folder), needed_bytes) from error
         if error.errno in _READ_ONLY:
             raise _not_writable(Path(error.filename or folder), error) from error

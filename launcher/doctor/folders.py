@@ -13,7 +13,7 @@ from typing import NamedTuple
 from launcher.cache import cache_folders
 from launcher.doctor.findings import Finding
 from launcher.output import format_bytes
-from registry.trouble import ELSEWHERE
+from registry.trouble import ELSEWHERE, FULL
 
 AREA = "disk"
 NEEDED_BYTES, WANTED_BYTES = 1_000_000_000, 10_000_000_000
@@ -30,11 +30,12 @@ class Disk(NamedTuple):
 
 
 class Abilities(NamedTuple):
-    """What was tried in a folder; `refused` is why nothing could be written there."""
+    """What was tried in a folder; `refused` is why nothing could be written there, `is_full`: for want of room."""
 
     refused: str | None = None
     has_locks: bool = False
     has_links: bool = False
+    is_full: bool = False
 
 
 def examine() -> Iterator[Finding]:
@@ -52,7 +53,8 @@ def judge(name: str, folder: Path, disk: Disk, abilities: Abilities) -> Finding:
     kind = f" on {disk.kind}" if disk.kind else ""
     room = f"{format_bytes(disk.free_bytes)} free{kind}, {folder}"
     if abilities.refused is not None:
-        return Finding(AREA, name, "error", f"{folder} cannot be written: {abilities.refused}", ELSEWHERE)
+        remedy = _MAKE_ROOM if abilities.is_full else ELSEWHERE
+        return Finding(AREA, name, "error", f"{folder} cannot be written{kind}: {abilities.refused}", remedy)
     if disk.free_bytes < NEEDED_BYTES:
         return Finding(AREA, name, "error", room, _MAKE_ROOM)
     if disk.files_free == 0:
@@ -98,7 +100,7 @@ def try_abilities(folder: Path) -> Abilities:
         with tempfile.TemporaryDirectory(prefix=".launch-doctor-", dir=folder) as tried:
             return Abilities(None, _can_lock(Path(tried) / "lock"), _can_link(Path(tried) / "link"))
     except OSError as error:
-        return Abilities(error.strerror or str(error))
+        return Abilities(error.strerror or str(error), is_full=error.errno in FULL)
 
 
 def _can_lock(path: Path) -> bool:

@@ -150,7 +150,12 @@ def test_what_would_let_an_engine_use_a_gpu(tmp_path: Path, gpu: Gpu, engine: st
         (FINE._replace(runs=False), ABLE, "error", "programs must not run"),
         (FINE, ABLE._replace(has_locks=False), "warning", "there are no locks on ext4"),
         (FINE._replace(kind="vfat"), ABLE._replace(has_links=False), "error", "no symbolic links on vfat"),
-        (FINE, folders.Abilities("Read-only file system"), "error", "/c cannot be written: Read-only file system"),
+        (
+            FINE,
+            folders.Abilities("Read-only file system"),
+            "error",
+            "/c cannot be written on ext4: Read-only file system",
+        ),
     ],
 )
 def test_disks(disk: folders.Disk, abilities: folders.Abilities, state: str, words: str) -> None:
@@ -158,6 +163,11 @@ def test_disks(disk: folders.Disk, abilities: folders.Abilities, state: str, wor
     assert found.state == state
     assert words in found.text
     assert (found.remedy is None) == (state == "ok")
+
+
+def test_want_of_room_has_its_own_remedy() -> None:
+    full = folders.Abilities("No space left on device", is_full=True)
+    assert folders.judge("launch", Path("/c"), FINE, full).remedy == "launch cache prune --older-than 30d"
 
 
 def test_what_must_not_run_may_hold_weights() -> None:
@@ -175,7 +185,7 @@ def test_a_folder_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_CACHE", "/proc/self/cache")
     found = next(found for found in folders.examine() if found.name == "launch")
     assert found.state == "error"
-    assert found.text.startswith("/proc/self/cache cannot be written: ")
+    assert found.text.startswith("/proc/self/cache cannot be written on proc: ")
     assert "LAUNCH_CACHE" in (found.remedy or "")
     assert found.facts["kind"] == "proc"
 
