@@ -19,6 +19,7 @@ import registry
 from engines.builds import DRIVERS, PACKAGES, Build
 from engines.index import CAPABILITIES, capabilities_for
 from launcher.cli.main import main as run
+from launcher.gateway.parameters import PATHS, Route, meaning_of, parameters_of
 from launcher.inspection import describe_format
 from registry.schema import json_schema
 from registry.spec import (
@@ -90,6 +91,7 @@ def pages() -> dict[str, str]:
         "generated/commands.md": NOTE + "\n".join(_command_help(command) for command in COMMANDS),
         "generated/engines-measured.md": NOTE
         + _measured_page(json.loads((FOLDER / "engines-measured.json").read_text("utf-8"))),
+        "generated/parameters.md": NOTE + "\n\n".join(map(_parameters_section, PATHS)) + "\n",
         "generated/faults.md": NOTE + _faults_page(json.loads((FOLDER / "faults.json").read_text("utf-8"))),
         "models/index.md": _models_index(models),
         **{f"models/{model.name}.md": _model_page(model) for model in models},
@@ -99,6 +101,15 @@ def pages() -> dict[str, str]:
 def _built_in_models() -> list[Model]:
     files = sorted((Path(registry.__file__).parent / "models").glob("*.yaml"))
     return [Model.from_json(entry) for file in files for entry in read_entries(file)]
+
+
+# --- the endpoint ----------------------------------------------------------------------------------------------------
+
+
+def _parameters_section(route: Route) -> str:
+    """Return a route's parameters, by what becomes of them."""
+    rows = [(f"`{each.name}`", each.treatment, meaning_of(each)) for each in parameters_of(route).values()]
+    return f"### `{PATHS[route]}`\n\n" + _table(("parameter", "", ""), rows)
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from launcher.instance import Instance
 from launcher.output import Output, format_seconds
 
 if TYPE_CHECKING:
+    from launcher.access_log import AccessLog
     from launcher.gateway import Served
 
 
@@ -35,7 +36,15 @@ def served_by(instance: Instance, *, max_queue: int | None = None) -> Served:
     )
 
 
-def serve(instance: Instance, output: Output, exposure: Exposure, *, took_s: float) -> None:
+def serve(
+    instance: Instance,
+    served: Served,
+    output: Output,
+    exposure: Exposure,
+    access_log: AccessLog | None,
+    *,
+    took_s: float,
+) -> None:
     """Say that it is ready and how long that took, and answer until Ctrl-C or TERM.
 
     Raises KeyboardInterrupt for Ctrl-C, and a LoadError that says why if the engine ends.
@@ -51,7 +60,7 @@ def serve(instance: Instance, output: Output, exposure: Exposure, *, took_s: flo
         output.say(f'Ctrl-C stops · try: curl {url}/chat/completions{key} -H "Content-Type: application/json" \\')
         output.say(f"""  -d '{{"model": "{plan.name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""")
 
-    came = run_gateway(served_by(instance), exposure, on_ready=tell, is_alive=instance.process.is_alive)
+    came = run_gateway(served, exposure, on_ready=tell, is_alive=instance.process.is_alive, access_log=access_log)
     if came is None:
         raise instance.process.failure()
     if came == signal.SIGINT:

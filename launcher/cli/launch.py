@@ -14,6 +14,7 @@ from launcher.cli.options import (
     Pinned,
     Printing,
     Reach,
+    Traffic,
     Which,
     model_of,
     option,
@@ -35,6 +36,7 @@ def command(
     how: How,
     ask: Ask,
     reach: Reach,
+    traffic: Traffic,
     network: Network,
     pinned: Pinned,
     printing: Printing,
@@ -59,4 +61,4 @@ def command(
         manner = prompts.Manner(raw, None if suffix is None else prompts.read_text(suffix))
         running.answer(plan, output, prompts.read_prompts(prompt), ask, manner)
     else:
-        running.serve(plan, output, reach.exposure())
+        running.serve(plan, output, reach.exposure(), traffic)

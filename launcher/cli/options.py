@@ -228,6 +228,17 @@ class Reach(NamedTuple):
         return exposure._replace(warnings=(*exposure.warnings, SHOWN_IN_PS)) if self.api_key else exposure
 
 
+class Traffic(NamedTuple):
+    """How many requests wait, and what is written down of them."""
+
+    max_queue: Annotated[
+        int | None, setting("--max-queue", "N", "Requests that may wait; by default 16 for each at once.", min=0)
+    ] = None
+    access_log: Annotated[
+        str, setting("--access-log", "WHERE", "A line of JSON for each request: off, on (stderr) or a file.")
+    ] = "off"
+
+
 class Printing(NamedTuple):
     """How things are printed."""
 

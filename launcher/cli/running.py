@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from launcher import describe
 from launcher.cli import prompts
 from launcher.cli.commands import near_command
-from launcher.cli.options import Ask
+from launcher.cli.options import Ask, Traffic
 from launcher.exposure import Exposure
 from launcher.instance import Instance, start_instance
 from launcher.output import Output
@@ -68,20 +68,25 @@ def answer(plan: Plan, output: Output, questions: Sequence[str], ask: Ask, manne
         instance.stop()
 
 
-def serve(plan: Plan, output: Output, exposure: Exposure) -> None:
+def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic) -> None:
     """Serve the model to those of `exposure` until it is stopped."""
     from launcher import serving
+    from launcher.access_log import open_access_log
 
     began = time.monotonic()
     exposure.check()
     for warning in exposure.warnings:
         output.warn(warning)
+    access_log = open_access_log(traffic.access_log)
     plan = settle(plan, output.progress)
     announce(plan, output)
     for line in describe.engine_lines(plan):
         output.say(line)
     instance = start(plan, output, is_probed=True)
     try:
-        serving.serve(instance, output, exposure, took_s=time.monotonic() - began)
+        served = serving.served_by(instance, max_queue=traffic.max_queue)
+        serving.serve(instance, served, output, exposure, access_log, took_s=time.monotonic() - began)
     finally:
         instance.stop()
+        if access_log is not None:
+            access_log.close()

@@ -14,13 +14,14 @@ from engines.base import COUNT_TOKENS, MESSAGES, RESPONSES
 from engines.exchanges import embed, prompt_tokens, text_tokens
 from engines.generation import Post
 from engines.streaming import StreamReader, refusal_of
+from launcher.access_log import AccessLog
 from launcher.exposure import ON_LOOPBACK, Exposure
 from launcher.gateway.admission import KEY_NAME, admission
 from launcher.gateway.answers import call_events, chat_completion, embeddings, noting_headers, text_completion
 from launcher.gateway.metrics import CONTENT_TYPE, Metrics
 from launcher.gateway.page import docs_page
 from launcher.gateway.parameters import PATHS
-from launcher.gateway.records import CLIENT_LEFT, RECORD, AccessLog, Record, new_record
+from launcher.gateway.records import CLIENT_LEFT, RECORD, Record, new_record
 from launcher.gateway.refusals import error_event, error_response, http_error_response, messages_error_event
 from launcher.gateway.requests import Call, read_chat, read_completion, read_embeddings
 from launcher.gateway.streams import EventStream, PassedStream
@@ -97,7 +98,7 @@ class Gateway:
             record.total_s, record.key = record.age_s(), request.get(KEY_NAME)
             self._metrics.count(record)
             if self._access_log is not None:
-                self._access_log.write(record)
+                self._access_log.write(record.line())
 
     # --- about the endpoint ------------------------------------------------------------------------------------------
 

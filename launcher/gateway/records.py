@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import sys
 import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
 from aiohttp import web
 
@@ -82,38 +79,6 @@ def new_record(request: web.Request) -> Record:
         client=request.remote or "",
         route="other" if resource is None else resource.canonical,
     )
-
-
-class AccessLog:
-    """A JSON object a line for each request that has ended."""
-
-    def __init__(self, stream: TextIO, *, owns_stream: bool = False) -> None:
-        self._stream = stream
-        self._owns_stream = owns_stream
-
-    def write(self, record: Record) -> None:
-        self._stream.write(json.dumps(record.line()) + "\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        if self._owns_stream:
-            self._stream.close()
-
-
-def open_access_log(where: str) -> AccessLog | None:
-    """Return the log that `off`, `on` (stderr) or a file's path names; the file is appended to, for its owner alone.
-
-    Raises OSError for a file that cannot be written.
-    """
-    if where == "off":
-        return None
-    if where == "on":
-        return AccessLog(sys.stderr)
-    return AccessLog(open(where, "a", encoding="utf-8", opener=_for_owner), owns_stream=True)
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _milliseconds(seconds: float | None) -> float | None:

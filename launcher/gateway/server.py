@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from aiohttp import web
 
+from launcher.access_log import AccessLog
 from launcher.exposure import ON_LOOPBACK, Exposure
 from launcher.gateway.admission import quiet_logger
 from launcher.gateway.application import make_application
-from launcher.gateway.records import AccessLog
 from launcher.gateway.upstream import Served
 from launcher.tls import serving_context
 

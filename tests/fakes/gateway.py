@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from openai import OpenAI
 
-from launcher.gateway import AccessLog, GatewayThread, Served
+from launcher.access_log import AccessLog
+from launcher.gateway import GatewayThread, Served
 from tests.fakes.echo import RunningEcho
 
 NAMES = ("echo-model", "echo", "acme/Echo-Model-GGUF")

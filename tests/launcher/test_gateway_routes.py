@@ -19,7 +19,8 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from launcher.gateway import AccessLog, Served, open_access_log
+from launcher.access_log import AccessLog, open_access_log
+from launcher.gateway import Served
 from launcher.gateway.parameters import PARAMETERS
 from tests.fakes.echo import running_echo
 from tests.fakes.gateway import LIMIT_S, ask, client_of, gateway_to, served_by

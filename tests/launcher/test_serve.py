@@ -20,7 +20,7 @@ import pytest
 
 from tests.fakes.echo import free_port
 from tests.fakes.scripted_engine import wait_until_gone
-from tests.launcher.commands import processes_with, started, wait_for_event
+from tests.launcher.commands import Run, processes_with, started, wait_for_event
 
 MISTRAL = ("mistral-instruct-v0.2", "--engine", "echo")
 GONE_WITHIN_S = 2.0
@@ -169,3 +169,22 @@ def test_an_engine_that_dies_is_an_error() -> None:
         error = json.loads(server.process.stdout.read().splitlines()[-1])
         assert (error["event"], error["kind"], error["facts"]["exit_code"]) == ("error", "load", 137)
         assert wait_until_gone(server.pids, GONE_WITHIN_S) == []
+
+
+def test_requests_are_written_to_the_access_log(tmp_path: Path) -> None:
+    log = tmp_path / "access.jsonl"
+    with serving(*MISTRAL, "--access-log", str(log), "--max-queue", "3") as server:
+        post(f"{server.url}/completions", {"prompt": "San Francisco is a", "max_tokens": 2})
+        with urllib.request.urlopen(server.url.removesuffix("/v1") + "/version", timeout=LIMIT_S) as answer:
+            assert json.load(answer)["models"][MISTRAL[0]]["engine"] == "echo"
+        server.process.terminate()
+        assert server.wait() == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["route"], line["status"]) for line in lines] == [("/v1/completions", 200), ("/version", 200)]
+    assert (lines[0]["model"], lines[0]["completion_tokens"]) == (MISTRAL[0], 2)
+
+
+def test_an_access_log_that_cannot_be_written_is_said_before_anything_starts(run: Run, tmp_path: Path) -> None:
+    done = run(*MISTRAL, "--port", "0", "--access-log", str(tmp_path))
+    assert done.code == 1
+    assert f"The access log `{tmp_path}` cannot be written: Is a directory" in done.err
