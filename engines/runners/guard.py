@@ -1,12 +1,18 @@
 """Stands between a launcher and an engine, and leaves nothing behind when either ends.
 
-    python -I -S guard.py [--grace SECONDS] [--socket PATH] PARENT_PID -- COMMAND...
+    python -I -S guard.py [--grace SECONDS] [--socket PATH] [--handles PATH] [--keep SECONDS] PARENT_PID -- COMMAND...
 
 PARENT_PID is the process that starts the guard. The guard starts COMMAND in a session of its own and ends with
-COMMAND's exit code, 128 + n after signal n. When the parent is gone, or on TERM, INT or HUP, every process that
+COMMAND's exit code, 128 + n after signal n. When nobody uses it any more, or on TERM, INT or HUP, every process that
 COMMAND started gets TERM, and after the grace (1 s) KILL, whatever session or group it moved to. Where there is no
-/proc (macOS), that is the engine's process group instead. Last of all the guard removes PATH, the Unix socket that
-COMMAND listened at, and the folder that it alone was in. Standard library only: it must start in a few milliseconds.
+/proc (macOS), that is the engine's process group instead. Last of all the guard removes the Unix sockets: the one that
+COMMAND listened at, its own, and the folder that they alone were in. Standard library only: it must start in a few
+milliseconds.
+
+The parent uses COMMAND until it ends, and whoever is connected to the socket of `--handles` until it closes its end, or
+ends. The parent may connect, too, and then counts by that alone. After the last one the guard waits for `--keep`
+seconds (0) whether another comes; `keep SECONDS` sent over a connection makes that longer. It closes its end of a
+connection at once where others are left, else when all is over: whoever closed the last one can wait for that.
 
 What remains: where the guard itself is killed by KILL, only COMMAND is killed with it, not what COMMAND started.
 """
@@ -15,6 +21,9 @@ from __future__ import annotations
 
 # The C part of `signal`, whose Python part imports enum: 6 of the 24 ms that a launch waits for the guard.
 import _signal as signal  # type: ignore[import-not-found]
+
+# Likewise: `socket` would take 8 ms.
+import _socket as socket
 import ctypes
 import os
 import select
@@ -29,7 +38,7 @@ KILL_POLL_S, KILL_LIMIT_S = 0.02, 5.0
 
 
 def main(arguments: list[str]) -> int:
-    options = {"--grace": "1", "--socket": ""}
+    options = {"--grace": "1", "--socket": "", "--handles": "", "--keep": "0"}
     while arguments[0] in options:
         options[arguments[0]], arguments = arguments[1], arguments[2:]
     parent, command = int(arguments[0]), arguments[2:]
@@ -37,9 +46,10 @@ def main(arguments: list[str]) -> int:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     code = 128 + int(signal.SIGTERM)
     if os.getppid() == parent:
+        users = Users(parent, options["--handles"], float(options["--keep"]))
         engine = start(command)
-        code = end(engine, wait(engine, parent, wakeup), wakeup, float(options["--grace"]))
-    remove(options["--socket"])
+        code = end(engine, wait(engine, users, wakeup), wakeup, float(options["--grace"]))
+    remove(options["--socket"], options["--handles"])
     return code
 
 
@@ -73,27 +83,128 @@ def start(command: list[str]) -> int:
         os._exit(127)
 
 
-def wait(engine: int, parent: int, wakeup: int) -> int | None:
+def wait(engine: int, users: Users, wakeup: int) -> int | None:
     """Return the engine's exit code when it ended, or None when it shall be ended."""
-    poller = select.poll()
-    poller.register(wakeup, select.POLLIN)
-    can_watch = _watch(parent, poller)
+    users.poller.register(wakeup, select.POLLIN)
     while True:
         code = reap(engine)
-        if code is not None or os.getppid() != parent:
+        if code is not None or users.are_gone():
             return code
-        ready = dict(poller.poll(None if can_watch else PARENT_POLL_MS))
+        ready = [descriptor for descriptor, _ in users.poller.poll(users.wait_ms())]
         if wakeup in ready and set(os.read(wakeup, 4096)) & set(STOP_SIGNALS):
             return None
+        users.look_at(ready)
 
 
-def _watch(parent: int, poller: select.poll) -> bool:
-    """Let `poller` wake when `parent` ends; False where the system cannot, or its end came before."""
-    try:
-        poller.register(os.pidfd_open(parent), select.POLLIN)
-    except (AttributeError, OSError):
-        return False
-    return True
+class Users:
+    """Who uses the engine: the parent, and every connection to the socket at `path`, if there is one."""
+
+    def __init__(self, parent: int, path: str, keep_s: float) -> None:
+        self.poller = select.poll()
+        self._parent = parent
+        self._is_parent_one = True
+        self._keep_s = keep_s
+        self._kept_since = time.monotonic()
+        self._connections: dict[int, socket.socket] = {}
+        self._processes: dict[int, int] = {}  # by the descriptor that tells of a process's end
+        self._last: list[socket.socket] = []
+        self._can_watch = self._watch(parent)
+        self._listener = _listen(path) if path else None
+        if self._listener is not None:
+            self.poller.register(self._listener.fileno(), select.POLLIN)
+
+    def are_gone(self) -> bool:
+        """Return whether there is none any more, and has been none for as long as the engine is to be kept."""
+        if self._is_parent_one and os.getppid() != self._parent:
+            self._is_parent_one = False
+            self._kept_since = time.monotonic()
+        return not self._are_there() and time.monotonic() >= self._kept_since + self._keep_s
+
+    def wait_ms(self) -> float | None:
+        """Return for how long nothing can change unless the poller says so."""
+        if not self._are_there():
+            return max(0.0, self._kept_since + self._keep_s - time.monotonic()) * 1000 + 1
+        return None if self._can_watch else PARENT_POLL_MS
+
+    def look_at(self, ready: list[int]) -> None:
+        """Take note of who came and went."""
+        for descriptor in ready:
+            if self._listener is not None and descriptor == self._listener.fileno():
+                self._welcome()
+            elif descriptor in self._connections:
+                self._hear(descriptor)
+            elif descriptor in self._processes:
+                self._mourn(descriptor)
+
+    def _are_there(self) -> bool:
+        return self._is_parent_one or bool(self._connections)
+
+    def _welcome(self) -> None:
+        assert self._listener is not None
+        descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
+        connection = socket.socket(fileno=descriptor)
+        connection.setblocking(False)
+        self._connections[descriptor] = connection
+        self.poller.register(descriptor, select.POLLIN)
+        process = _peer(connection)
+        if process == self._parent:
+            self._is_parent_one = False
+        elif process:
+            self._watch(process)
+
+    def _hear(self, descriptor: int) -> None:
+        try:
+            said = self._connections[descriptor].recv(64)
+        except OSError:
+            said = b""
+        if not said:
+            self._part(descriptor)
+        elif said.startswith(b"keep ") and said[5:].strip().isdigit():
+            self._keep_s = max(self._keep_s, int(said[5:]))
+
+    def _mourn(self, descriptor: int) -> None:
+        """Forget a process that ended: copies of its connections may be open in what it forked."""
+        self.poller.unregister(descriptor)
+        os.close(descriptor)
+        process = self._processes.pop(descriptor)
+        for each in [each for each, connection in self._connections.items() if _peer(connection) == process]:
+            self._part(each)
+
+    def _part(self, descriptor: int) -> None:
+        self.poller.unregister(descriptor)
+        connection = self._connections.pop(descriptor)
+        self._kept_since = time.monotonic()
+        if self._are_there() or self._keep_s:
+            connection.close()
+        else:
+            self._last.append(connection)  # closed by this process's end
+
+    def _watch(self, process: int) -> bool:
+        """Let the poller wake when a process ends; False where the system cannot, or its end came before."""
+        if process in self._processes.values():
+            return True
+        try:
+            descriptor = os.pidfd_open(process)
+        except (AttributeError, OSError):
+            return False
+        self._processes[descriptor] = process
+        self.poller.register(descriptor, select.POLLIN)
+        return True
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(64)
+    return listener
+
+
+def _peer(connection: socket.socket) -> int:
+    """Return the process at the other end, 0 where the system does not tell."""
+    if not IS_LINUX:
+        return 0
+    credentials: bytes = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[:4], sys.byteorder)
 
 
 def end(engine: int, code: int | None, wakeup: int, grace_s: float) -> int:
@@ -161,9 +272,9 @@ def descendants() -> list[int]:
     return found[1:]
 
 
-def remove(socket: str) -> None:
-    """Remove a socket and its folder, as far as they are there."""
-    for remove_, path in ((os.unlink, socket), (os.rmdir, os.path.dirname(socket))):
+def remove(*sockets: str) -> None:
+    """Remove sockets and the folder of the first, as far as they are there."""
+    for remove_, path in (*((os.unlink, path) for path in sockets), (os.rmdir, os.path.dirname(sockets[0]))):
         try:
             remove_(path)
         except OSError:

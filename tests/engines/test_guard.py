@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,128 @@ def test_the_command_leads_a_session_and_has_no_signals_blocked() -> None:
     with guarded(sys.executable, "-c", script) as guard:
         assert first_line(guard) == "True set()"
         guard.wait(20)
+
+
+# --- who uses it -----------------------------------------------------------------------------------------------------
+
+# What a user of the engine does: connect, say something, and read until the guard closes its end.
+USER = """
+import socket, sys, time
+path, said = sys.argv[1:]
+connection = socket.socket(socket.AF_UNIX)
+for attempt in range(500):
+    try:
+        connection.connect(path)
+        break
+    except OSError:
+        time.sleep(0.01)
+connection.sendall(said.encode())
+print("connected", flush=True)
+sys.stdin.readline()
+connection.shutdown(socket.SHUT_WR)
+while connection.recv(64):
+    pass
+print("let go", flush=True)
+"""
+
+
+def shared(folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    """Start a command whose guard has a socket for its users."""
+    command = (*GUARDED, "--grace", "0.3", "--socket", str(folder / "e.sock"), "--handles", str(folder / "g.sock"))
+    return subprocess.Popen((*command, *options, str(os.getpid()), "--", "sleep", "600"))
+
+
+def user(folder: Path, said: str = "") -> subprocess.Popen[str]:
+    command = (sys.executable, "-c", USER, str(folder / "g.sock"), said)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "connected\n"
+    return process
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    out, _ = process.communicate("\n", timeout=20)
+    assert out == "let go\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def connect(folder: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(folder / "g.sock"))
+    return connection
+
+
+def close(connection: socket.socket) -> None:
+    """Let go, and wait until the guard has taken note, or until all is over where it was the last."""
+    connection.settimeout(20)
+    connection.shutdown(socket.SHUT_WR)
+    assert connection.recv(1) == b""
+    connection.close()
+
+
+def test_the_last_who_lets_go_ends_it(folder: Path) -> None:
+    with shared(folder) as guard, user(folder) as first, user(folder) as second:
+        close(connect(folder))  # the parent itself, which counts by its connection alone from then on
+        let_go(first)
+        assert guard.poll() is None
+        let_go(second)
+        assert guard.wait(20) == 128 + signal.SIGTERM
+    assert not folder.exists()
+
+
+def test_a_user_that_is_killed_has_let_go(folder: Path) -> None:
+    with shared(folder) as guard, user(folder) as other:
+        close(connect(folder))
+        other.kill()
+        assert guard.wait(20) == 128 + signal.SIGTERM
+
+
+def test_a_parent_that_is_connected_and_forked_counts_once(folder: Path) -> None:
+    """A copy of its connection stays open in the child; that the parent has let go is what counts."""
+    with shared(folder) as guard, user(folder):
+        connection = connect_when_up(folder)
+        child = subprocess.Popen(("sleep", "600"), pass_fds=(connection.fileno(),))
+        close(connection)
+        assert guard.poll() is None
+        child.kill()
+        child.wait()
+        guard.terminate()
+        assert guard.wait(20) == 128 + signal.SIGTERM
+
+
+def test_it_is_kept_for_a_while_after_the_last(folder: Path) -> None:
+    with shared(folder, "--keep", "600") as guard:
+        close(connect_when_up(folder))
+        with user(folder) as later:
+            let_go(later)
+        assert guard.poll() is None
+        guard.terminate()
+        assert guard.wait(20) == 128 + signal.SIGTERM
+
+
+def test_a_user_may_ask_to_keep_it(folder: Path) -> None:
+    with shared(folder) as guard, user(folder, "keep 600\n") as asking:
+        close(connect(folder))
+        let_go(asking)
+        assert guard.poll() is None
+        guard.terminate()
+        assert guard.wait(20) == 128 + signal.SIGTERM
+
+
+def test_kept_for_no_time_it_ends(folder: Path) -> None:
+    with shared(folder, "--keep", "0.2") as guard:
+        close(connect_when_up(folder))
+        assert guard.wait(20) == 128 + signal.SIGTERM
+
+
+def connect_when_up(folder: Path) -> socket.socket:
+    with user(folder) as waiting:
+        connection = connect(folder)
+        let_go(waiting)
+    return connection
