@@ -19,29 +19,23 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from engines.base import Address, Engine
-from registry.errors import LoadError, OutOfMemoryError
+from engines.running import RunningEngine
+from registry.errors import LoadError
+
+if TYPE_CHECKING:
+    from engines.handles import Handle
 
 GUARD = Path(__file__).with_name("runners") / "guard.py"
 SOCKET_NAME = "e.sock"
+GUARDS_SOCKET_NAME = "g.sock"
 SOCKET_PATH_LIMIT_BYTES = 100
 STOP_GRACE_S = 1.0
 STOP_LIMIT_S = 10.0
-POLL_FIRST_S, POLL_LAST_S = 0.008, 0.1
-HEALTH_TIMEOUT_S = 5.0
-EXIT_HINTS = {
-    132: "the engine uses instructions that this processor lacks",
-    137: "somebody ended it, or the system did so because memory ran out",
-}
-# vLLM's last words are a traceback for each of its processes.
-LOG_TAIL_BYTES = 65_536
-LOG_TAIL_LINES = 8
-LOG_LINE_LENGTH = 400
 
 
 def new_address() -> Address:
@@ -74,16 +68,24 @@ def _is_short(parent: str) -> bool:
     return len(os.fsencode(parent)) + len(f"/launch-12345678/{SOCKET_NAME}") <= SOCKET_PATH_LIMIT_BYTES
 
 
-class EngineProcess:
-    """A running engine. `exit_code` is None while it runs, 128 + n after signal n."""
+def guards_socket(address: Address) -> Path:
+    """Return where the guard of the engine at `address`, a Unix socket, counts who uses it."""
+    assert address.socket is not None
+    return address.socket.with_name(GUARDS_SOCKET_NAME)
+
+
+# Guards that outlive their engine's first user; forgetting them would warn of processes that still run.
+_LEFT_TO_OTHERS: list[subprocess.Popen[bytes]] = []
+
+
+class EngineProcess(RunningEngine):
+    """An engine that this process started."""
 
     def __init__(self, engine: Engine, guard: subprocess.Popen[bytes], address: Address, log_path: Path) -> None:
-        self.engine = engine
-        self.address = address
-        self.log_path = log_path
+        super().__init__(engine, address, log_path)
         self._guard = guard
+        self._handle: Handle | None = None
         self._stopping = threading.Lock()
-        self._lines_shown = 0
 
     @classmethod
     def start(
@@ -95,18 +97,20 @@ class EngineProcess:
         log_path: Path,
         variables: Mapping[str, str] | None = None,
         grace_s: float = STOP_GRACE_S,
+        keep_s: float = 0,
     ) -> Self:
         """Start `command`, which listens at `address`, and return at once.
 
-        It runs in the address's folder, with the launcher's environment and `variables`.
-        `grace_s` is what it gets between TERM and KILL. Raises LoadError where nothing can be started.
+        It runs in the address's folder, with the launcher's environment and `variables`. `grace_s` is what it gets
+        between TERM and KILL, `keep_s` how long it stays after its last user. Raises LoadError where nothing can be
+        started.
         """
         folder = address.socket.parent if address.socket else Path("/")
         try:
             log_path.parent.mkdir(parents=True, exist_ok=True)
             with open(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
                 guard = subprocess.Popen(
-                    (*_guard_command(grace_s, address), *command),
+                    (*_guard_command(grace_s, keep_s, address), *command),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -125,7 +129,6 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        """The guard's process id; to end it ends the engine."""
         return self._guard.pid
 
     @property
@@ -133,134 +136,45 @@ class EngineProcess:
         code = self._guard.poll()
         return 128 - code if code is not None and code < 0 else code
 
-    def is_alive(self) -> bool:
-        return self._guard.poll() is None
-
     def wait_ended(self, timeout_s: float) -> bool:
-        """Return whether it has ended, as soon as it has or after `timeout_s`.
-
-        Its end shows a moment after its connections broke, because what it started is ended first.
-        """
         try:
             self._guard.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return False
         return True
 
-    def wait_ready(self, timeout_s: float, on_line: Callable[[str], None] | None = None) -> None:
-        """Return when the engine's health endpoint says that it is ready; `on_line` gets each new line of the log.
+    def share(self) -> None:
+        """Let others use it, too, from now on: `stop` then ends it only if none of them is left."""
+        from engines.handles import Handle  # `socket` takes 8 ms, which pass while the engine loads
 
-        Raises LoadError, or OutOfMemoryError, where it ends before or needs longer; nothing is left of it then.
+        self._handle = Handle(guards_socket(self.address))
+
+    def stop(self) -> bool:
+        """End the engine and all that it started, TERM first, KILL after its grace; remove its socket's folder.
+
+        Returns whether it goes on: for others that use it, or because it is kept.
         """
-        try:
-            self._poll_health(timeout_s, on_line or (lambda line: None))
-        except BaseException:
-            self.stop()
-            raise
-
-    def _poll_health(self, timeout_s: float, on_line: Callable[[str], None]) -> None:
-        started = time.monotonic()
-        while True:
-            is_ready = is_healthy(self.address)
-            for line in self._new_lines():
-                on_line(line)
-            if is_ready:
-                return
-            if not self.is_alive():
-                raise self.failure()
-            waited_s = time.monotonic() - started
-            if waited_s > timeout_s:
-                raise self._error(LoadError, f"`{self.engine.name}` was not ready within {timeout_s:g} s")
-            time.sleep(min(max(POLL_FIRST_S, waited_s / 100), POLL_LAST_S))
-
-    def failure(self) -> LoadError:
-        """Return why the engine ended, as an error to raise: what its log says, or else its exit code."""
-        cause = self.engine.cause_of(self._log_tail())
-        if cause is None:
-            code = self.exit_code
-            message = f"`{self.engine.name}` ended {_describe_exit(code)}"
-            return self._error(LoadError, message, None if code is None else EXIT_HINTS.get(code))
-        kind = OutOfMemoryError if cause.is_out_of_memory else LoadError
-        return self._error(kind, cause.message, cause.hint)
-
-    def _error(self, kind: type[LoadError], message: str, hint: str | None = None) -> LoadError:
-        lines = [_shortened(line) for line in self._log_tail().splitlines()[-LOG_TAIL_LINES:]]
-        return kind(
-            message,
-            engine=self.engine.name,
-            log_path=str(self.log_path),
-            exit_code=self.exit_code,
-            hint=hint,
-            details=(*lines, f"log: `{self.log_path}`"),
-        )
-
-    def stop(self) -> None:
-        """End the engine and all that it started, TERM first, KILL after its grace; remove its socket's folder."""
         with self._stopping:
-            if self.is_alive():
+            handle, self._handle = self._handle, None
+            if handle is not None and handle.let_go(STOP_LIMIT_S):
+                _LEFT_TO_OTHERS.append(self._guard)
+                return True
+            if self.is_alive() and handle is None:
                 self._guard.terminate()
             if not self.wait_ended(STOP_LIMIT_S):
                 self._guard.kill()
                 self._guard.wait()
             _remove_folder(self.address)
-
-    def _log_tail(self) -> str:
-        with open(self.log_path, "rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_TAIL_BYTES))
-            return log.read().decode(errors="replace")
-
-    def _new_lines(self) -> Iterator[str]:
-        """Yield the whole lines that the log gained since the last call; bars are drawn anew after carriage returns."""
-        with open(self.log_path, "rb") as log:
-            log.seek(self._lines_shown)
-            new = log.read()
-        whole = new[: max(new.rfind(b"\n"), new.rfind(b"\r")) + 1]
-        self._lines_shown += len(whole)
-        yield from (line for line in whole.decode(errors="replace").splitlines() if line)
+            return False
 
 
-def is_healthy(address: Address) -> bool:
-    """Return whether the engine at `address` answers GET /health with 200, within five seconds."""
-    import http.client  # 20 ms, which pass while the engine loads
-    import socket
-
-    class UnixConnection(http.client.HTTPConnection):
-        def connect(self) -> None:
-            self.sock = socket.socket(socket.AF_UNIX)
-            self.sock.settimeout(self.timeout)
-            self.sock.connect(str(address.socket))
-
-    host = address.url.removeprefix("http://")
-    connection = (UnixConnection if address.socket else http.client.HTTPConnection)(host, timeout=HEALTH_TIMEOUT_S)
-    try:
-        connection.request("GET", "/health", headers={"Connection": "close"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _guard_command(grace_s: float, address: Address) -> tuple[str, ...]:
-    options = ("--grace", f"{grace_s:g}", *(() if address.socket is None else ("--socket", str(address.socket))))
+def _guard_command(grace_s: float, keep_s: float, address: Address) -> tuple[str, ...]:
+    options = ["--grace", f"{grace_s:g}", "--keep", f"{keep_s:g}"]
+    if address.socket is not None:
+        options += ["--socket", str(address.socket), "--handles", str(guards_socket(address))]
     return (sys.executable, "-I", "-S", str(GUARD), *options, str(os.getpid()), "--")
 
 
 def _remove_folder(address: Address) -> None:
     if address.socket is not None:
         shutil.rmtree(address.socket.parent, ignore_errors=True)
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= LOG_LINE_LENGTH else f"{line[: LOG_LINE_LENGTH - 1]}…"
-
-
-def _describe_exit(code: int | None) -> str:
-    if code is None or code < 128:
-        return f"with exit code {code}"
-    import signal
-
-    try:
-        return f"by {signal.Signals(code - 128).name}"
-    except ValueError:
-        return f"with exit code {code}"

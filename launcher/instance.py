@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from engines.base import Settings
 from engines.index import engine_named
-from engines.process import EngineProcess, is_healthy, new_address
+from engines.process import EngineProcess, new_address
+from engines.running import is_healthy
 from launcher.fetching import fetch
 from launcher.plans import Plan
 from registry.cache import cache_folder

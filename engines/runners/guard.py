@@ -11,8 +11,8 @@ milliseconds.
 
 The parent uses COMMAND until it ends, and whoever is connected to the socket of `--handles` until it closes its end, or
 ends. The parent may connect, too, and then counts by that alone. After the last one the guard waits for `--keep`
-seconds (0) whether another comes; `keep SECONDS` sent over a connection makes that longer. It closes its end of a
-connection at once where others are left, else when all is over: whoever closed the last one can wait for that.
+seconds (0) whether another comes; `keep SECONDS` sent over a connection makes that longer. Where the engine goes on, a
+connection that was closed is answered by `+` and closed at once; the last one is closed when all is over.
 
 What remains: where the guard itself is killed by KILL, only COMMAND is killed with it, not what COMMAND started.
 """
@@ -174,10 +174,15 @@ class Users:
         self.poller.unregister(descriptor)
         connection = self._connections.pop(descriptor)
         self._kept_since = time.monotonic()
-        if self._are_there() or self._keep_s:
-            connection.close()
-        else:
+        if not self._are_there() and not self._keep_s:
             self._last.append(connection)  # closed by this process's end
+            return
+        try:
+            connection.send(b"+")
+        except OSError:
+            return  # it was killed, and hears nothing
+        finally:
+            connection.close()
 
     def _watch(self, process: int) -> bool:
         """Let the poller wake when a process ends; False where the system cannot, or its end came before."""

@@ -108,9 +108,7 @@ connection.sendall(said.encode())
 print("connected", flush=True)
 sys.stdin.readline()
 connection.shutdown(socket.SHUT_WR)
-while connection.recv(64):
-    pass
-print("let go", flush=True)
+print("it goes on" if connection.recv(1) == b"+" else "it has ended", flush=True)
 """
 
 
@@ -128,9 +126,9 @@ def user(folder: Path, said: str = "") -> subprocess.Popen[str]:
     return process
 
 
-def let_go(process: subprocess.Popen[str]) -> None:
+def let_go(process: subprocess.Popen[str]) -> str:
     out, _ = process.communicate("\n", timeout=20)
-    assert out == "let go\n"
+    return out.strip()
 
 
 @pytest.fixture
@@ -146,22 +144,22 @@ def connect(folder: Path) -> socket.socket:
     return connection
 
 
-def close(connection: socket.socket) -> None:
-    """Let go, and wait until the guard has taken note, or until all is over where it was the last."""
-    connection.settimeout(20)
-    connection.shutdown(socket.SHUT_WR)
-    assert connection.recv(1) == b""
-    connection.close()
+def close(connection: socket.socket) -> bool:
+    """Let go, and return whether the engine goes on."""
+    with connection:
+        connection.settimeout(20)
+        connection.shutdown(socket.SHUT_WR)
+        return connection.recv(1) == b"+"
 
 
 def test_the_last_who_lets_go_ends_it(folder: Path) -> None:
     with shared(folder) as guard, user(folder) as first, user(folder) as second:
-        close(connect(folder))  # the parent itself, which counts by its connection alone from then on
-        let_go(first)
+        assert close(connect(folder))  # the parent itself, which counts by its connection alone from then on
+        assert let_go(first) == "it goes on"
         assert guard.poll() is None
-        let_go(second)
+        assert let_go(second) == "it has ended"
+        assert not folder.exists()
         assert guard.wait(20) == 128 + signal.SIGTERM
-    assert not folder.exists()
 
 
 def test_a_user_that_is_killed_has_let_go(folder: Path) -> None:
@@ -176,7 +174,7 @@ def test_a_parent_that_is_connected_and_forked_counts_once(folder: Path) -> None
     with shared(folder) as guard, user(folder):
         connection = connect_when_up(folder)
         child = subprocess.Popen(("sleep", "600"), pass_fds=(connection.fileno(),))
-        close(connection)
+        assert close(connection)
         assert guard.poll() is None
         child.kill()
         child.wait()
@@ -188,7 +186,7 @@ def test_it_is_kept_for_a_while_after_the_last(folder: Path) -> None:
     with shared(folder, "--keep", "600") as guard:
         close(connect_when_up(folder))
         with user(folder) as later:
-            let_go(later)
+            assert let_go(later) == "it goes on"
         assert guard.poll() is None
         guard.terminate()
         assert guard.wait(20) == 128 + signal.SIGTERM
@@ -197,7 +195,7 @@ def test_it_is_kept_for_a_while_after_the_last(folder: Path) -> None:
 def test_a_user_may_ask_to_keep_it(folder: Path) -> None:
     with shared(folder) as guard, user(folder, "keep 600\n") as asking:
         close(connect(folder))
-        let_go(asking)
+        assert let_go(asking) == "it goes on"
         assert guard.poll() is None
         guard.terminate()
         assert guard.wait(20) == 128 + signal.SIGTERM

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.process import SOCKET_PATH_LIMIT_BYTES, EngineProcess, is_healthy, new_address
+from engines.process import SOCKET_PATH_LIMIT_BYTES, EngineProcess, new_address
+from engines.running import is_healthy
 from registry.errors import LoadError, OutOfMemoryError
 from tests.fakes.scripted_engine import VARIABLES, ScriptedEngine, is_running, read_pids, wait_until_gone
 

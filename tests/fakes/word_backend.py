@@ -16,7 +16,7 @@ from typing import Any
 import openai_server
 from engines.base import Address, Wire
 from engines.generation import Target
-from engines.process import is_healthy
+from engines.running import is_healthy
 from openai_server import Generation, Message, RequestError, TemplateError, Token, Tool
 
 BEGINNING = 1
