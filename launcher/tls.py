@@ -61,7 +61,7 @@ def _try_handshake(server: ssl.SSLContext, certificate: Certificate) -> None:
     ours = server.wrap_bio(to_server, to_client, server_side=True)
     theirs = context.wrap_bio(to_client, to_server)
     try:
-        while not (_is_done(theirs) and _is_done(ours)):
+        while not all([_step(theirs), _step(ours)]):
             pass
     except ssl.SSLCertVerificationError as error:
         raise ExposureError(f"No client trusts `{certificate.chain}`: {error.verify_message}") from error
@@ -69,7 +69,8 @@ def _try_handshake(server: ssl.SSLContext, certificate: Certificate) -> None:
         raise _mismatch(certificate, error) from error
 
 
-def _is_done(side: ssl.SSLObject) -> bool:
+def _step(side: ssl.SSLObject) -> bool:
+    """Do what one side can do now; return whether it is done."""
     try:
         side.do_handshake()
     except ssl.SSLWantReadError:
