@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,20 +15,21 @@ from engines.installing import has_compiler
 from engines.machine import read_machine
 from engines.probing import start_probe
 from launcher.cache_leftovers import is_locked
+from launcher.doctor.checks import Check, side_by_side
 from launcher.doctor.findings import Finding
 from launcher.inspection import EngineInfo, list_engines
 from launcher.output import format_bytes
 from registry.spec import Machine
 
 AREA = "engine"
+LIMIT_S = 25.0
 
 
 def examine() -> list[Finding]:
     """Return what is to be said of each engine, in their order; their environments are tried at once."""
-    machine, known = read_machine(), list_engines()
-    with ThreadPoolExecutor(len(known)) as pool:
-        findings = pool.map(partial(_examine, machine=machine), known)
-        return [finding for of_engine in findings for finding in of_engine]
+    machine = read_machine()
+    checks: dict[str, Check] = {engine.name: partial(_examine, engine, machine) for engine in list_engines()}
+    return side_by_side(checks, LIMIT_S, area=AREA)
 
 
 def _examine(engine: EngineInfo, machine: Machine) -> list[Finding]:

@@ -24,10 +24,10 @@ class Finding(NamedTuple):
     facts: Mapping[str, Any] = _NO_FACTS
 
     @classmethod
-    def of_error(cls, area: str, name: str, error: LaunchError, state: State = "error") -> Finding:
+    def of_error(cls, area: str, name: str, error: LaunchError) -> Finding:
         """Return an error as a finding: its cause and facts in one line, its hint as the remedy."""
         text = ": ".join((error.message, *error.details[:1]))
-        return cls(area, name, state, text, error.hint, {"kind": error.kind})
+        return cls(area, name, "error", text, error.hint, {"kind": error.kind})
 
     def as_dict(self) -> dict[str, Any]:
         return {**self._asdict(), "facts": dict(self.facts)}
