@@ -55,7 +55,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of packages, tests, benchmarks, docs and this file."""
-    install(session, MYPY, "nox", "types-PyYAML", "-e", ".[test]")
+    install(session, MYPY, "nox", "types-PyYAML", "types-psutil", "-e", ".[test]")
     session.run("mypy", *session.posargs)
 
 

@@ -42,36 +42,50 @@ def pull(model: str | Path | Plan, /, *, progress: ProgressOption = None, **requ
 
 
 def launch(
-    model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]
+    model: str | Path | Plan,
+    /,
+    *,
+    reuse: bool = True,
+    progress: ProgressOption = None,
+    **request: Unpack[Request],
 ) -> LaunchedModel:
     """Return a handle on `model`, started and ready; use it in `with`, or `close` it.
 
-    Sets up the engine and fetches the files first. Raises DownloadError and EngineError, with the cause and a hint.
+    Where an engine runs on this machine that does all that is asked for, it is used, unless `reuse` is False; it ends
+    with the last handle. Else the engine is set up and the files are fetched first. Raises DownloadError and
+    EngineError, with the cause and a hint.
     """
     from launcher.model import LaunchedModel
 
     chosen = _planned(model, request)
     with _reporting(progress) as report:
-        return LaunchedModel(_start(chosen, report))
+        return LaunchedModel(_start(chosen, report, reuse=reuse))
 
 
-def _start(plan: Plan, report: Callable[[Progress], None]) -> Instance:
-    from launcher.instance import start_instance
+def _start(plan: Plan, report: Callable[[Progress], None], *, reuse: bool) -> Instance:
+    from launcher.instance import attach, start_instance
     from launcher.settling import settle
 
+    if reuse and (instance := attach(plan)) is not None:
+        return instance
     return start_instance(settle(plan, report), report)
 
 
 def alaunch(
-    model: str | Path | Plan, /, *, progress: ProgressOption = None, **request: Unpack[Request]
+    model: str | Path | Plan,
+    /,
+    *,
+    reuse: bool = True,
+    progress: ProgressOption = None,
+    **request: Unpack[Request],
 ) -> AbstractAsyncContextManager[AsyncLaunchedModel]:
     """Return an async context of the same handle with awaitable methods; the event loop is free while it starts."""
-    return _alaunch(model, progress, request)
+    return _alaunch(model, progress, request, reuse=reuse)
 
 
 @asynccontextmanager
 async def _alaunch(
-    model: str | Path | Plan, progress: ProgressOption, request: Request
+    model: str | Path | Plan, progress: ProgressOption, request: Request, *, reuse: bool
 ) -> AsyncIterator[AsyncLaunchedModel]:
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +95,7 @@ async def _alaunch(
     chosen = await asyncio.to_thread(_planned, model, request)
     with _reporting(progress) as report:
         thread = ThreadPoolExecutor(1)
-        starting = thread.submit(_start, chosen, report)
+        starting = thread.submit(_start, chosen, report, reuse=reuse)
         thread.shutdown(wait=False)
         try:
             handle = AsyncLaunchedModel(await asyncio.wrap_future(starting))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from engines.index import engine_named
 from engines.process import EngineProcess, new_address
 from engines.running import is_healthy
 from launcher.fetching import fetch
+from launcher.instances import MARK, find_standing_in, forget, new_number, new_record, update
 from launcher.plans import Plan
 from registry.cache import cache_folder
 from registry.errors import EngineNotInstalledError, GenerationError
@@ -22,7 +24,9 @@ from registry.store import FileSet
 
 if TYPE_CHECKING:
     from engines.generation import Target
+    from engines.running import RunningEngine
     from launcher.cache_use import Hold
+    from launcher.instances import Record
 
 # Large models take minutes to read from a slow disk; what hangs for longer than this is broken.
 READY_WITHIN_S = 1800.0
@@ -34,12 +38,16 @@ Report = Callable[[Progress], None]
 
 
 class Instance:
-    """A running engine. `stop` may be called more than once and from any thread; a forked child's call does nothing."""
+    """A running engine, which others may use, too; `record` is what they can know of it.
 
-    def __init__(self, plan: Plan, process: EngineProcess, target: Target, held: Hold) -> None:
+    `stop` may be called more than once and from any thread; a forked child's call does nothing.
+    """
+
+    def __init__(self, plan: Plan, process: RunningEngine, target: Target, held: Hold, record: Record) -> None:
         self.plan = plan
         self.process = process
         self.target = target
+        self.record = record
         self._held = held
         self._owner_pid = os.getpid()
 
@@ -54,24 +62,49 @@ class Instance:
             raise
 
     def stop(self) -> None:
-        """End the engine with everything that it started."""
+        """Let go of the engine, which ends with everything that it started unless others use it or it is kept."""
         if os.getpid() == self._owner_pid:
-            self.process.stop()
+            if not self.process.stop():
+                forget(self.record)
             self._held.release()
 
 
-def start_instance(plan: Plan, report: Report, *, is_probed: bool = True) -> Instance:
+def attach(plan: Plan, keep_s: float = 0) -> Instance | None:
+    """Return an instance that runs already and does all that the plan asks for, or None."""
+    if (found := find_standing_in(plan)) is None:
+        return None
+    from engines.attached import AttachedEngine
+    from launcher.cache_use import hold
+    from launcher.targets import target_of
+
+    try:
+        process = AttachedEngine(engine_named(plan.engine), found.address, Path(found.log), found.guard.pid)
+        if keep_s:
+            process.keep(keep_s)
+    except OSError:  # it has just ended
+        return None
+    settings = plan.settings._replace(context_length=found.context_length, slots=found.concurrency)
+    plan = replace(plan, settings=settings)
+    files = plan.found_files if plan.needs_weights and plan.found_files.is_complete else None
+    target = target_of(plan, None if files is None else files.path)
+    return Instance(plan, process, target, hold(plan, files, plan.environment.python), found)
+
+
+def start_instance(plan: Plan, report: Report, *, is_probed: bool = True, keep_s: float = 0) -> Instance:
     """Return the plan's engine, ready: it answers its health endpoint and, if `is_probed`, has generated a token.
 
-    Raises EngineNotInstalledError, DownloadError, LoadError; whatever was started is stopped then.
+    It stays for `keep_s` after its last user. Raises EngineNotInstalledError, DownloadError, LoadError; whatever was
+    started is stopped then.
     """
     python = prepare_environment(plan, report)
     files = None
     if plan.needs_weights:
         plan, files = fetch(plan, report)
-    instance = _start(plan, python, files)
+    instance, started = _start(plan, python, files, keep_s)
     try:
         _wait(instance, report, is_probed=is_probed)
+        started.share()
+        instance.record = update(instance.record._replace(is_ready=True))
     except BaseException:
         instance.stop()
         raise
@@ -92,7 +125,8 @@ def prepare_environment(plan: Plan, report: Report) -> str:
     return install(plan.engine, plan.requirements, report).python
 
 
-def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
+def _start(plan: Plan, python: str, files: FileSet | None, keep_s: float) -> tuple[Instance, EngineProcess]:
+    number = new_number()
     engine = engine_named(plan.engine)
     address = new_address()
     settings = plan.settings if files is None else _with_path(plan.settings, files.path)
@@ -101,7 +135,8 @@ def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
         engine.command(python, settings, address),
         address=address,
         log_path=_new_log(plan.name),
-        variables=engine.variables(settings),
+        variables={**engine.variables(settings), MARK: number},
+        keep_s=keep_s,
     )
     # While the engine loads there is time to import what speaks to it, and to note what it uses.
     import engines.session  # noqa: F401
@@ -109,7 +144,8 @@ def _start(plan: Plan, python: str, files: FileSet | None) -> Instance:
     from launcher.targets import target_of
 
     target = target_of(plan, None if files is None else files.path)
-    return Instance(plan, process, target, hold(plan, files, python))
+    record = new_record(plan, process, number)
+    return Instance(plan, process, target, hold(plan, files, python), record), process
 
 
 def _with_path(settings: Settings, path: Path) -> Settings:

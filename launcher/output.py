@@ -93,6 +93,13 @@ class Output:
             self.end_progress()
             print(text, file=sys.stderr, flush=True)
 
+    def pass_on(self, line: str) -> None:
+        """Print a line that another of our programs has printed for us."""
+        if self.as_json:
+            self.write(f"{line}\n")
+        else:
+            self.say(line)
+
     def warn(self, text: str) -> None:
         """Print a warning, which programs get as an event."""
         self.event("warning", {"message": text})

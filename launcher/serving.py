@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from launcher import detaching, instances
 from launcher.describe import at_once
 from launcher.exposure import Exposure
 from launcher.instance import Instance
@@ -53,9 +54,15 @@ def serve(
 
     def tell(url: str) -> None:
         plan = instance.plan
+        log = detaching.own_log()
+        arguments = tuple(sys.argv[1:]) if log else ()
+        serving = instance.record._replace(url=url, server_log=log, arguments=arguments, folder=os.getcwd())
+        instance.record = instances.update(serving)
         output.event("ready", {"url": url, "pid": os.getpid(), "name": plan.name})
         context = f"context {plan.context_length:,} {at_once(plan.concurrency)}"
         output.say(f"ready in {format_seconds(took_s)}   {url}   {context}   device {plan.device}")
+        if log:
+            return
         key = ' -H "Authorization: Bearer KEY"' if exposure.keys else ""
         output.say(f'Ctrl-C stops · try: curl {url}/chat/completions{key} -H "Content-Type: application/json" \\')
         output.say(f"""  -d '{{"model": "{plan.name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""")

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import re
+import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -172,6 +173,7 @@ class EchoServer:
             server = await asyncio.start_unix_server(self.connected, self.options.socket)
         else:
             server = await asyncio.start_server(self.connected, self.options.host, self.options.port)
+        print(f"echo: {self.options.alias} is ready", file=sys.stderr, flush=True)
         async with server:
             await server.serve_forever()
 

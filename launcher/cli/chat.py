@@ -9,10 +9,21 @@ import typer
 
 from engines.messages import Message
 from launcher.cli import prompts
-from launcher.cli.options import Ask, How, Name, Network, Pinned, Printing, UsageError, Which, model_of, request_of
-from launcher.cli.running import announce, plan_of, start
+from launcher.cli.options import (
+    Ask,
+    How,
+    Name,
+    Network,
+    Pinned,
+    Printing,
+    Sharing,
+    UsageError,
+    Which,
+    model_of,
+    request_of,
+)
+from launcher.cli.running import attach_or_start, plan_of
 from launcher.output import Output, is_terminal
-from launcher.settling import settle
 from registry.errors import ContextOverflowError, LaunchError
 
 if TYPE_CHECKING:
@@ -28,6 +39,7 @@ def command(
     ask: Ask,
     network: Network,
     pinned: Pinned,
+    sharing: Sharing,
     printing: Printing,
     name: Name = None,
 ) -> None:
@@ -42,9 +54,7 @@ def command(
         request.setdefault("start", "fast")
     plan = plan_of(model_of(name, which, pinned), request)
     prompts.check(plan, ask)
-    plan = settle(plan, output.progress)
-    announce(plan, output)
-    instance = start(plan, output, is_probed=False)
+    instance = attach_or_start(plan, output, sharing)
     try:
         output.say(HELP)
         session = Session(instance.process.address, instance.target)

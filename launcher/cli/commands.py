@@ -18,6 +18,10 @@ class Entry(NamedTuple):
 COMMANDS = {
     HIDDEN_DEFAULT: Entry("launch", "Resolve, fetch, start and serve one model here.", is_hidden=True),
     "chat": Entry("chat", "Talk to a model."),
+    "ps": Entry("ps", "Show what runs."),
+    "logs": Entry("logs", "Show what an engine said."),
+    "stop": Entry("stop", "End what runs."),
+    "restart": Entry("restart", "End a detached server and start it again."),
     "list": Entry("list", "List the models of the catalogue."),
     "inspect": Entry("inspect", "Show a model's facts, specs, and what runs here."),
     "check": Entry("check", "Ask three fixed questions: speed, memory, pass or fail."),
@@ -35,6 +39,7 @@ ALIASES = {
     "engine": "inspect",
     "download": "pull",
     "registrations": "list",
+    "terminate": "stop",
 }
 SHORTCUTS = {"rm": ("cache", "rm")}
 

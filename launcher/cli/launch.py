@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from launcher.cli.options import (
     Pinned,
     Printing,
     Reach,
+    Sharing,
     Traffic,
     Which,
     model_of,
@@ -26,6 +28,7 @@ Prompt = Annotated[
 ]
 Raw = Annotated[bool, option("--raw", None, "Give the prompt as it is, without the model's template.")]
 Suffix = Annotated[str | None, option("--suffix", "TEXT", "Fill in what is between the prompt and this, or @FILE.")]
+Detach = Annotated[bool, option("-d --detach", None, "Serve without this terminal, and return when it is ready.")]
 DryRun = Annotated[bool, option("--dry-run", None, "Show what would be done, and do nothing.")]
 Explain = Annotated[bool, option("--explain", None, "The same, with every rejected combination.")]
 
@@ -39,14 +42,17 @@ def command(
     traffic: Traffic,
     network: Network,
     pinned: Pinned,
+    sharing: Sharing,
     printing: Printing,
     name: Name = None,
     prompt: Prompt = None,
     raw: Raw = False,
     suffix: Suffix = None,
+    detach: Detach = False,
     dry_run: DryRun = False,
     explain: Explain = False,
 ) -> None:
+    from launcher import detaching
     from launcher.cli import prompts, running
 
     output = printing.output(has_events=not prompt)
@@ -59,6 +65,9 @@ def command(
         running.show_plan(plan, output, explain=explain)
     elif prompt:
         manner = prompts.Manner(raw, None if suffix is None else prompts.read_text(suffix))
-        running.answer(plan, output, prompts.read_prompts(prompt), ask, manner)
+        running.answer(plan, output, prompts.read_prompts(prompt), ask, manner, sharing)
+    elif detach and detaching.own_log() is None:
+        if code := detaching.start_server(sys.argv[1:], output):
+            raise typer.Exit(code)
     else:
         running.serve(plan, output, reach.exposure(), traffic)

@@ -137,6 +137,24 @@ class Pinned(NamedTuple):
         return _given(locked="launch.lock" if is_yes else self.locked or None)
 
 
+class Sharing(NamedTuple):
+    """Whether an engine that runs already is used, and how long it stays."""
+
+    new: Annotated[bool, option("--new", None, "Start an engine of its own, also where an equal one runs.")] = False
+    keep: Annotated[str | None, setting("--keep", "TIME", "Leave the engine running so long: 90s, 10m, 2h.")] = None
+
+    def keep_s(self) -> float:
+        """Return the seconds that the engine stays after its last user; raises UsageError for what is no time."""
+        text = self.keep or "0"
+        number, factor = (text[:-1], _SECONDS[text[-1]]) if text[-1] in _SECONDS else (text, 1)
+        if not number.isdigit():
+            raise UsageError(f"`--keep` must be a time such as `90s`, `10m` or `2h`, not `{text}`")
+        return int(number) * factor
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
 class Ask(NamedTuple):
     """What the model is asked, and how the answer is sampled."""
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from launcher import describe
 from launcher.cli import prompts
 from launcher.cli.commands import near_command
-from launcher.cli.options import Ask, Traffic
+from launcher.cli.options import Ask, Sharing, Traffic
 from launcher.exposure import Exposure
-from launcher.instance import Instance, start_instance
+from launcher.instance import Instance, attach, start_instance
 from launcher.output import Output
 from launcher.planning import Request, make_plan
 from launcher.plans import Plan
@@ -47,21 +47,32 @@ def announce(plan: Plan, output: Output, *, with_engine: bool = True) -> None:
         output.warn(warning)
 
 
-def start(plan: Plan, output: Output, *, is_probed: bool) -> Instance:
+def start(plan: Plan, output: Output, *, is_probed: bool, keep_s: float = 0) -> Instance:
     """Start a plan's engine, with its progress on the screen."""
     report = output.progress_and_log if output.verbose else output.progress
-    instance = start_instance(plan, report, is_probed=is_probed)
+    instance = start_instance(plan, report, is_probed=is_probed, keep_s=keep_s)
     output.end_progress()
     return instance
 
 
-def answer(plan: Plan, output: Output, questions: Sequence[str], ask: Ask, manner: prompts.Manner) -> None:
-    """Answer the questions and leave."""
-    prompts.check(plan, ask, manner)
+def attach_or_start(plan: Plan, output: Output, sharing: Sharing) -> Instance:
+    """Return a running engine that does all that the plan asks for, else a new one."""
+    if not sharing.new and (instance := attach(plan, sharing.keep_s())) is not None:
+        output.event("attached", {"name": plan.name, "pid": instance.record.pid})
+        output.say(f"using the running {plan.name}, pid {instance.record.pid}")
+        return instance
     plan = settle(plan, output.progress)
     announce(plan, output)
     # The first question is itself the proof that the model runs.
-    instance = start(plan, output, is_probed=False)
+    return start(plan, output, is_probed=False, keep_s=sharing.keep_s())
+
+
+def answer(
+    plan: Plan, output: Output, questions: Sequence[str], ask: Ask, manner: prompts.Manner, sharing: Sharing
+) -> None:
+    """Answer the questions and leave."""
+    prompts.check(plan, ask, manner)
+    instance = attach_or_start(plan, output, sharing)
     try:
         prompts.answer(instance, output, questions, ask, manner)
     finally:

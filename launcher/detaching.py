@@ -1,0 +1,64 @@
+"""A server without a terminal: started in a session of its own, watched until it is ready or has failed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from launcher.instances import Record, running_instances
+from launcher.output import Output
+from registry.cache import cache_folder
+
+# Set for the server: its log. It serves although its command line says `--detach`.
+VARIABLE = "LAUNCH_SERVER_LOG"
+PROGRAM = "import sys; from launcher.cli.main import main; sys.exit(main())"
+POLL_S = 0.1
+
+
+def start_server(arguments: Sequence[str], output: Output, *, folder: str | None = None) -> int:
+    """Run `launch` with these arguments without a terminal until it is ready, passing on what it says.
+
+    Returns 0, or the exit code of one that ended before, which has said why.
+    """
+    log = cache_folder() / "logs" / f"server-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(log, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as written:
+        server = subprocess.Popen(
+            (sys.executable, "-P", "-c", PROGRAM, *arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            cwd=folder,
+            env={**os.environ, VARIABLE: str(log)},
+            start_new_session=True,
+        )
+    with open(log, "rb") as read:
+        ready = _wait(server, read, output)
+    if ready is None:
+        return server.wait()
+    output.say(f"launch ps · launch logs {ready.name} -f · launch stop {ready.name}")
+    return 0
+
+
+def _wait(server: subprocess.Popen[bytes], log: BinaryIO, output: Output) -> Record | None:
+    """Return the server's record once it serves, None where it has ended."""
+    while True:
+        has_ended, ready = server.poll() is not None, _record_of(server.pid)
+        for line in log.read().decode(errors="replace").splitlines():
+            output.pass_on(line)
+        if has_ended or ready is not None:
+            return None if has_ended else ready
+        time.sleep(POLL_S)
+
+
+def _record_of(pid: int) -> Record | None:
+    return next((each for each in running_instances() if each.owner.pid == pid and each.url is not None), None)
+
+
+def own_log() -> str | None:
+    """Return where this process's words go, if it is such a server."""
+    return os.environ.get(VARIABLE)
