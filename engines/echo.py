@@ -50,5 +50,5 @@ class Echo:
 
     def cause_of(self, log: str) -> Cause | None:
         """Return the last line of its log, which is where Python says why it ended."""
-        lines = log.strip().splitlines()
+        lines = [line for line in log.strip().splitlines() if not line.startswith("echo: ")]
         return Cause(lines[-1]) if lines else None
