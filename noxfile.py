@@ -31,6 +31,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def clients(session: nox.Session) -> None:
+    """Run other people's clients against the endpoint: OpenAI's, Anthropic's, LangChain's, llm."""
+    install(session, "-e", ".[test,clients]")
+    session.run("pytest", "-m", "clients or not clients", "tests/clients", *session.posargs)
+
+
+@nox.session
 def engines(session: nox.Session) -> None:
     """Run the tests that start real engines, then launch one model in every format, quantization and engine.
 

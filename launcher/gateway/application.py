@@ -152,6 +152,7 @@ class Gateway:
             "owned_by": served.target.engine,
             "aliases": list(served.names[1:]),
             "context_length": served.target.context_length,
+            "concurrency": served.slots,
             "abilities": sorted(served.target.abilities),
             "features": sorted(served.target.features - {"infill"}),  # there is no route for it
         }

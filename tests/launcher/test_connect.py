@@ -6,7 +6,6 @@ import asyncio
 import json
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,12 @@ from launcher import (
     aconnect,
     connect,
 )
-from launcher.gateway import GatewayThread, Served
 from registry.errors import LaunchError
 from registry.spec import GenerationDefaults, Reasoning
 from tests.fakes.echo import RunningEcho, free_port, running_echo
 from tests.fakes.endpoint import Answer, Endpoint, own_certificate
+from tests.fakes.gateway import gateway_to, served_by
 
-NAMES = ("echo-model", "echo", "acme/Echo-Model-GGUF")
 SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Grüße, 世界"}]
 LONG = " ".join(["word"] * 400)
 
@@ -50,15 +48,6 @@ class City:
 def weather(location: str, unit: str = "celsius") -> str:
     """Return the current weather at `location`."""
     return f"21 {unit} in {location}"
-
-
-@contextmanager
-def served(echo: RunningEcho) -> Iterator[str]:
-    gateway = GatewayThread(Served(NAMES, echo.address, echo.target, slots=4))
-    try:
-        yield gateway.url
-    finally:
-        gateway.stop()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +64,7 @@ def echo() -> Iterator[RunningEcho]:
 
 @pytest.fixture(scope="module")
 def url(echo: RunningEcho) -> Iterator[str]:
-    with served(echo) as url:
+    with gateway_to(served_by(echo)) as url:
         yield url
 
 
@@ -205,12 +194,20 @@ def test_what_it_does_not_serve_is_said_with_what_it_does(url: str) -> None:
 
 
 def test_a_model_that_makes_no_vectors() -> None:
-    with running_echo() as echo, served(echo) as url, pytest.raises(UnsupportedParameterError, match="ability `embed`"):
+    with (
+        running_echo() as echo,
+        gateway_to(served_by(echo)) as url,
+        pytest.raises(UnsupportedParameterError, match="ability `embed`"),
+    ):
         connect(url).embed(["one"])
 
 
 def test_leaving_a_stream_frees_the_slot() -> None:
-    with running_echo("--tokens-per-second", "20", slots=1) as echo, served(echo) as url, connect(url) as model:
+    with (
+        running_echo("--tokens-per-second", "20", slots=1) as echo,
+        gateway_to(served_by(echo)) as url,
+        connect(url) as model,
+    ):
         with model.chat_stream(LONG) as stream:
             next(stream)
         assert model.chat("free", timeout_s=10).text == "free"
@@ -219,7 +216,7 @@ def test_leaving_a_stream_frees_the_slot() -> None:
 
 
 def test_an_engine_that_dies_there_breaks_the_answer() -> None:
-    with running_echo("--tokens-per-second", "20") as echo, served(echo) as url, connect(url) as model:
+    with running_echo("--tokens-per-second", "20") as echo, gateway_to(served_by(echo)) as url, connect(url) as model:
         stream = model.chat_stream(LONG)
         next(stream)
         echo.process.kill()
@@ -404,9 +401,8 @@ def test_a_url_that_is_none(url: str, message: str, hint: str) -> None:
 
 
 def test_an_endpoint_that_ends_leaves_the_handle_with_its_cause(echo: RunningEcho) -> None:
-    gateway = GatewayThread(Served(NAMES, echo.address, echo.target, slots=4))
-    model = connect(gateway.url)
-    gateway.stop()
+    with gateway_to(served_by(echo)) as url:
+        model = connect(url)
     with pytest.raises(EndpointError, match="Nothing answers"):
         model.chat("hello")
 

@@ -333,6 +333,7 @@ def test_what_a_model_can_do_is_listed(client: OpenAI) -> None:
     assert (listed["owned_by"], listed["context_length"], listed["abilities"]) == ("echo", 512, ["chat"])
     assert {"tools", "json_schema"} < set(listed["features"])
     assert "infill" not in listed["features"]
+    assert listed["concurrency"] == 4
 
 
 def test_tokens_are_counted_as_vllms_server_does(url: str, client: OpenAI) -> None:
