@@ -19,7 +19,7 @@ from engines.base import Address
 from engines.endpoint import AT_THE_DOOR, turned_away, unreachable
 from engines.exchanges import Exchange
 from engines.generation import Post
-from registry.errors import AccessError, EndpointError, GenerationError
+from registry.errors import AccessError, BusyError, EndpointError, GenerationError
 
 if TYPE_CHECKING:
     import ssl
@@ -37,8 +37,8 @@ CONNECT_WITHIN_S = 10.0
 class Connection:
     """A request to `engine` and its answer, whose body `read` returns piece by piece.
 
-    Errors of the network are GenerationError; endpoints that cannot be reached, or turn us away, are EndpointError
-    or AccessError. `close` may come from any thread.
+    Errors of the network are GenerationError; endpoints that cannot be reached, or turn us away, are EndpointError,
+    BusyError or AccessError. `close` may come from any thread.
     """
 
     def __init__(self, engine: str, address: Address) -> None:
@@ -191,7 +191,7 @@ def open_client(address: Address, timeout_s: float | None = None) -> aiohttp.Cli
 
 def _turned_away(
     address: Address, response: http.client.HTTPResponse | aiohttp.ClientResponse, body: bytes
-) -> AccessError | EndpointError:
+) -> AccessError | BusyError | EndpointError:
     retry_after, location = response.headers.get("Retry-After"), response.headers.get("Location")
     return turned_away(address, response.status, body, retry_after=retry_after, location=location)
 

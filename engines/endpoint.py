@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from engines.base import Address, Wire
 from engines.exchanges import Exchange
 from engines.generation import Post, Target
-from registry.errors import AccessError, AuthenticationError, EndpointError, UnknownModelError
+from registry.errors import AccessError, AuthenticationError, BusyError, EndpointError, UnknownModelError
 
 WIRE = Wire(is_endpoint=True)
 # What an endpoint is taken to have that does not list it.
@@ -114,22 +114,26 @@ def _texts(entry: Mapping[str, Any], key: str) -> list[str]:
 
 def turned_away(
     address: Address, status: int, body: bytes, *, retry_after: str | None, location: str | None
-) -> AccessError | EndpointError:
+) -> AccessError | BusyError | EndpointError:
     """Return the error for an answer whose status is one of `AT_THE_DOOR`, with two of its headers."""
-    url, details = address.url, _said(status, body)
+    url, (details, hint) = address.url, _said(status, body)
     if status == 401:
         message = f"`{url}` refuses the key" if address.key else f"`{url}` wants a key"
         return AuthenticationError(message, details=details, hint=KEY_HINT)
     if status == 403:
-        return AccessError(f"`{url}` does not serve us", details=details)
-    if status in (429, 503):
-        wait_s = _seconds(retry_after)
-        hint = None if wait_s is None else f"ask again in {wait_s:g} s"
-        words = "has too much to do" if status == 429 else "is not ready"
-        return EndpointError(
-            f"`{url}` {words}", url=url, status=status, retry_after_s=wait_s, details=details, hint=hint
-        )
-    where = urlsplit(location or "")
+        return AccessError(f"`{url}` does not serve us", details=details, hint=hint)
+    if status not in (429, 503):
+        return _redirected(url, status, location or "")
+    wait_s = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+    hint = hint or (None if wait_s is None else f"ask again in {wait_s} s")
+    if status == 429:
+        return BusyError(f"`{url}` has too much to do", retry_after_s=wait_s or 1, hint=hint, details=details)
+    message = f"`{url}` is not ready"
+    return EndpointError(message, url=url, status=status, retry_after_s=wait_s, details=details, hint=hint)
+
+
+def _redirected(url: str, status: int, location: str) -> EndpointError:
+    where = urlsplit(location)
     to = f"`{where.scheme}://{where.netloc.rpartition('@')[2]}`" if where.netloc else "another path"
     hint = "give the address that it means; a redirect is not followed, because the key would go there"
     return EndpointError(f"`{url}` redirects to {to}", url=url, status=status, hint=hint)
@@ -158,17 +162,14 @@ def _start_hint(url: str) -> str:
     return "look at LAUNCH_URL, or `url`; to serve a model here: launch NAME"
 
 
-def _said(status: int, body: bytes) -> list[str]:
-    """Return the server's own words, as the details of an error."""
+def _said(status: int, body: bytes) -> tuple[list[str], str | None]:
+    """Return the server's own words, as the details of an error, and its hint."""
     try:
-        return [str(json.loads(body)["error"]["message"])]
-    except (ValueError, LookupError, TypeError):
-        return [f"{status} {_shown(body)}".strip()]
+        error = json.loads(body)["error"]
+        return [str(error["message"])], error.get("hint")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return [f"{status} {_shown(body)}".strip()], None
 
 
 def _shown(body: bytes) -> str:
     return body[:SHOWN_CHARACTERS].decode(errors="replace").strip()
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isdecimal() else None

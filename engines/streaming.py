@@ -227,9 +227,9 @@ def error_in(engine: str, event: Mapping[str, Any], status: int | None = None) -
         return overflow
     message, parameter = f"`{engine}` refused the request: {said}", error.get("param") or "request"
     if code == "unsupported_parameter":
-        return UnsupportedParameterError(message, parameter=parameter, engine=engine)
+        return UnsupportedParameterError(message, parameter=parameter, engine=engine, hint=error.get("hint"))
     if 400 <= (code if isinstance(code, int) else status or 0) < 500:
-        return InvalidRequestError(message, parameter=parameter)
+        return InvalidRequestError(message, parameter=parameter, hint=error.get("hint"))
     return GenerationError(f"`{engine}` failed: {said}")
 
 

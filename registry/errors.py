@@ -301,7 +301,7 @@ class EndpointError(EngineError):
         *,
         url: str,
         status: int | None = None,
-        retry_after_s: float | None = None,
+        retry_after_s: int | None = None,
         hint: str | None = None,
         details: Sequence[str] = (),
     ) -> None:
@@ -330,8 +330,10 @@ class BusyError(EngineError):
     kind = "busy"
     permanent = False
 
-    def __init__(self, message: str, *, retry_after_s: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, retry_after_s: int, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
         self.retry_after_s = retry_after_s
 
 

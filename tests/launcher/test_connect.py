@@ -18,6 +18,7 @@ from launcher import (
     AccessError,
     AsyncModel,
     AuthenticationError,
+    BusyError,
     ContextOverflowError,
     EndpointError,
     GenerationError,
@@ -29,6 +30,9 @@ from launcher import (
     aconnect,
     connect,
 )
+from launcher.exposure import Exposure
+from launcher.gateway import GatewayThread
+from launcher.keys import key_of
 from registry.errors import LaunchError
 from registry.spec import GenerationDefaults, Reasoning
 from tests.fakes.echo import RunningEcho, free_port, running_echo
@@ -224,6 +228,32 @@ def test_an_engine_that_dies_there_breaks_the_answer() -> None:
             stream.read()
 
 
+def test_our_endpoint_wants_its_key(echo: RunningEcho) -> None:
+    exposure = Exposure(keys=(key_of("right", origin="a test"),))
+    gateway = GatewayThread(served_by(echo), exposure)
+    try:
+        with pytest.raises(AuthenticationError, match="wants a key"):
+            connect(gateway.url)
+        with pytest.raises(AuthenticationError, match="refuses the key"):
+            connect(gateway.url, api_key="wrong")
+        assert connect(gateway.url, api_key="right").chat("hello").text == "hello"
+    finally:
+        gateway.stop()
+
+
+def test_our_endpoint_says_when_its_queue_is_full() -> None:
+    with (
+        running_echo("--tokens-per-second", "20", slots=1) as echo,
+        gateway_to(served_by(echo, slots=1, max_queue=0)) as url,
+        connect(url) as model,
+        model.chat_stream(LONG) as stream,
+    ):
+        next(stream)
+        with pytest.raises(BusyError, match="has too much to do") as raised:
+            model.chat("hello")
+        assert raised.value.retry_after_s >= 1
+
+
 # --- endpoints of others ---------------------------------------------------------------------------------------------
 
 
@@ -296,9 +326,9 @@ TURNED_AWAY: list[tuple[Answer, type[LaunchError], str, dict[str, Any]]] = [
     (Answer(403, refusal("Host `x`")), AccessError, "does not serve us", {"details": ("Host `x`",)}),
     (
         Answer(429, refusal("full"), {"Retry-After": "7"}),
-        EndpointError,
+        BusyError,
         "has too much to do",
-        {"retry_after_s": 7.0, "details": ("full",), "permanent": False, "hint": "ask again in 7 s"},
+        {"retry_after_s": 7, "details": ("full",), "permanent": False, "hint": "ask again in 7 s"},
     ),
     (Answer(503, b"down"), EndpointError, "is not ready", {"retry_after_s": None, "details": ("503 down",)}),
     (
