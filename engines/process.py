@@ -48,6 +48,11 @@ def new_address() -> Address:
     return Address(url="http://localhost", socket=Path(folder, SOCKET_NAME))
 
 
+def _own_environment() -> dict[str, str]:
+    """Return the launcher's environment without the endpoint's key, which is not the engine's affair."""
+    return {name: value for name, value in os.environ.items() if name != "LAUNCH_API_KEY"}
+
+
 def _runtime_folder() -> str | None:
     parent = os.environ.get("XDG_RUNTIME_DIR")
     if not parent or not _is_short(parent + "/model-launcher"):
@@ -115,7 +120,7 @@ class EngineProcess(RunningEngine):
                     stdout=log,
                     stderr=log,
                     cwd=folder,
-                    env={**os.environ, **(variables or {})},
+                    env={**_own_environment(), **(variables or {})},
                     start_new_session=True,
                 )
         except OSError as error:

@@ -41,6 +41,10 @@ def admission(exposure: Exposure) -> Middleware:
     return admit
 
 
+async def expect_later(request: web.Request) -> None:
+    """Leave `Expect` to whoever lets the request in: aiohttp's own handler asks for the body before that."""
+
+
 class _Checks:
     """What a request must pass, one after the other."""
 
@@ -81,6 +85,7 @@ class _Checks:
             raise self._too_large()
         try:
             async with asyncio.timeout(limits.body_within_s):
+                await _ask_for_body(request)
                 await request.read()
         except TimeoutError:
             raise SlowClientError(f"The body did not come within {limits.body_within_s:.0f} s") from None
@@ -112,6 +117,12 @@ class _Checks:
     def _too_large(self) -> BodyTooLargeError:
         limit = self._limits.body_bytes
         return BodyTooLargeError(f"The body is larger than {limit:,} bytes", limit_bytes=limit)
+
+
+async def _ask_for_body(request: web.Request) -> None:
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun
 
 
 def _secret_of(request: web.Request) -> str | None:

@@ -16,7 +16,7 @@ from engines.generation import Post
 from engines.streaming import StreamReader, refusal_of
 from launcher.access_log import AccessLog
 from launcher.exposure import ON_LOOPBACK, Exposure
-from launcher.gateway.admission import KEY_NAME, admission
+from launcher.gateway.admission import KEY_NAME, admission, expect_later
 from launcher.gateway.answers import call_events, chat_completion, embeddings, noting_headers, text_completion
 from launcher.gateway.metrics import CONTENT_TYPE, Metrics
 from launcher.gateway.page import docs_page
@@ -68,12 +68,15 @@ class Gateway:
         application.router.add_get("/docs", self.docs)
         application.router.add_get("/v1/models", self.models)
         application.router.add_get("/v1/models/{name:.+}", self.model)
-        application.router.add_post(PATHS["chat"], self.chat)
-        application.router.add_post(PATHS["completions"], self.complete)
-        application.router.add_post(PATHS["embeddings"], self.embed)
-        application.router.add_post("/tokenize", self.tokenize)
-        for path in (RESPONSES, MESSAGES, COUNT_TOKENS):
-            application.router.add_post(path, self.hand_on)
+        posts = {
+            PATHS["chat"]: self.chat,
+            PATHS["completions"]: self.complete,
+            PATHS["embeddings"]: self.embed,
+            "/tokenize": self.tokenize,
+            **dict.fromkeys((RESPONSES, MESSAGES, COUNT_TOKENS), self.hand_on),
+        }
+        for path, handler in posts.items():
+            application.router.add_post(path, handler, expect_handler=expect_later)
         return application
 
     async def _open_upstreams(self, application: web.Application) -> AsyncIterator[None]:

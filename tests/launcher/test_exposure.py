@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import socket
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -15,7 +19,7 @@ from launcher.exposure import Exposure, read_exposure
 from launcher.keys import KeyRing, key_of, read_key_file
 from registry.errors import ExposureError
 from tests.fakes.certificates import make_certificate
-from tests.launcher.commands import Run
+from tests.launcher.commands import Run, processes_with, started, wait_for_event
 
 ECHO = ("mistral-instruct-v0.2", "--engine", "echo", "--port", "0")
 SECRET = "sk-abcdefghijklmnopqrstuvwxyz"
@@ -284,6 +288,42 @@ def test_a_key_that_cannot_be_one_is_not_shown(run: Run, option: str) -> None:
     assert done.code == 2
     assert "The key from `--api-key` cannot stand in a header" in done.err
     assert SECRET not in done.err
+
+
+def test_keys_are_shown_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_file, in_variable = f"{SECRET}-in-a-file", f"{SECRET}-in-a-variable"
+    monkeypatch.setenv("LAUNCH_API_KEY", in_variable)
+    arguments = ("--api-key-file", str(write_keys(tmp_path, f"alice: {in_file}")), "--access-log", "on", "--json", "-v")
+    with started(*ECHO, *arguments) as process:
+        url = wait_for_event(process, "ready")["url"]
+        statuses = [status_of(f"{url}/models", f"Bearer {key}") for key in (in_file, in_variable, f"{SECRET}-wrong")]
+        statuses.append(status_of(f"{url}/models", f"Bearer {SECRET}\x01"))
+        shown = [text_of(f"/proc/{pid}/cmdline") for pid in launched()]
+        shown += [text_of(f"/proc/{pid}/environ") for pid in launched() if pid != process.pid]
+        process.terminate()
+        out, err = process.communicate(timeout=30)
+    assert statuses == [200, 200, 401, 400]
+    noted = [json.loads(line).get("key") for line in err.splitlines() if line.startswith("{")]
+    assert noted == ["alice", "sk-abc…", None]
+    written = [path.read_text(errors="replace") for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not [text for text in (out, err, *shown, *written) if SECRET in text]
+
+
+def launched() -> list[int]:
+    return processes_with("XDG_RUNTIME_DIR", os.environ["XDG_RUNTIME_DIR"])
+
+
+def text_of(path: str) -> str:
+    return Path(path).read_text(errors="replace")
+
+
+def status_of(url: str, authorization: str) -> int:
+    """Return the status of a request with this header, whose value is sent as it is."""
+    address = urlsplit(url)
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), 10) as client:
+        head = f"GET {address.path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n\r\n"
+        client.sendall(head.encode())
+        return int(client.recv(65536).split()[1])
 
 
 def test_other_programs_words_are_understood(run: Run) -> None:

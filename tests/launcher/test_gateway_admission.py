@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.access_log import AccessLog
 from launcher.exposure import Exposure, Limits, read_exposure
 from launcher.gateway import GatewayThread, Served
-from launcher.gateway.records import AccessLog
 from launcher.keys import key_of
 from tests.fakes.certificates import make_certificate
 from tests.fakes.echo import RunningEcho, running_echo
@@ -162,10 +162,24 @@ def test_without_a_key_the_body_is_not_waited_for(keyed: str) -> None:
         assert client.recv(65536).startswith(b"HTTP/1.1 401 ")
 
 
+def test_a_body_is_asked_for_only_with_a_key(keyed: str) -> None:
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\nExpect: 100-continue\r\n"
+    )
+    with connect(keyed) as client:
+        client.sendall(f"{head}\r\n".encode())
+        assert client.recv(65536).startswith(b"HTTP/1.1 401 ")
+    with connect(keyed) as client:
+        client.sendall(f"{head}x-api-key: {SECRET}\r\nConnection: close\r\n\r\n".encode())
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(BODY)
+        assert read_all(client).startswith(b"HTTP/1.1 200 ")
+
+
 def test_handlers_learn_the_name_of_the_key_and_no_more(echo: RunningEcho, tmp_path: Path) -> None:
     served = Served(("echo-model",), echo.address, echo.target, slots=4)
     log = tmp_path / "access.jsonl"
-    with contextlib.closing(AccessLog(log.open("w"), owns_stream=True)) as access_log:
+    with contextlib.closing(AccessLog(log.open("w"))) as access_log:
         gateway = GatewayThread(served, Exposure(keys=KEYS), access_log=access_log)
         for secret in (SECRET, OTHER, "sk-wrong-key-of-somebody"):
             ask(gateway.url, [("x-api-key", secret)])
