@@ -24,6 +24,14 @@ def read_key(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("LAUNCH_API_KEY", "").strip() or None
 
 
+def find_served(model: str | None = None) -> str | None:
+    """Return the address of the newest instance that is served on this machine, of `model` where one is named."""
+    from launcher.instances import named, running_instances
+
+    running = running_instances() if model is None else named(model)
+    return next((each.url for each in reversed(running) if each.url is not None and each.state == "ready"), None)
+
+
 def endpoint_address(url: str | None = None, api_key: str | None = None) -> Address:
     """Return where the endpoint is and the key for it, by the environment where they are not given.
 

@@ -26,6 +26,10 @@ def test_the_running_model_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatc
                 "ANTHROPIC_BASE_URL": url.removesuffix("/v1"),
                 "ANTHROPIC_API_KEY": "none",
             }
+        monkeypatch.delenv("LAUNCH_URL")
+        found = [run("env", *name, "--json").json["variables"] for name in ((), ("mistral-7b-instruct-v0.2",))]
+        assert {variables["OPENAI_BASE_URL"] for variables in found} == {url}
+        assert run("env", "other", "--json").json["variables"]["OPENAI_BASE_URL"] == "http://127.0.0.1:8000/v1"
         server.terminate()
         assert server.wait(30) == 0
 
