@@ -15,7 +15,6 @@ from registry.cache import cache_folder
 
 # Set for the server: its log. It serves although its command line says `--detach`.
 VARIABLE = "LAUNCH_SERVER_LOG"
-PROGRAM = "import sys; from launcher.cli.main import main; sys.exit(main())"
 POLL_S = 0.1
 
 
@@ -28,7 +27,7 @@ def start_server(arguments: Sequence[str], output: Output, *, folder: str | None
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(os.open(log, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as written:
         server = subprocess.Popen(
-            (sys.executable, "-P", "-c", PROGRAM, *arguments),
+            (sys.executable, "-P", "-m", "launcher", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=written,

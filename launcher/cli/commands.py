@@ -29,6 +29,7 @@ COMMANDS = {
     "lock": Entry("lock", "Write launch.lock: the files, engine and options of now."),
     "cache": Entry("cache", "List, verify and remove what was fetched."),
     "engines": Entry("engines", "List, install, update and remove engines."),
+    "export": Entry("export", "Write what other programs start models from."),
     "env": Entry("env", "Print lines to eval, for clients of OpenAI and Anthropic."),
     "doctor": Entry("doctor", "Say what is wrong with this machine, and the remedy."),
 }

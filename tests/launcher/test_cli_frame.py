@@ -21,7 +21,7 @@ def test_without_a_word_it_helps(run: Run) -> None:
 
 COMMANDS = (
     *("chat", "ps", "logs", "stop", "restart", "list", "inspect", "check", "pull", "lock", "cache", "engines"),
-    *("env", "doctor"),
+    *("export", "env", "doctor"),
 )
 
 
@@ -35,7 +35,7 @@ def test_its_help(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.split()[0] for line in lines[lines.index("Commands:") + 1 :][: len(COMMANDS)]] == list(COMMANDS)
 
 
-@pytest.mark.parametrize("name", ["launch", *(name for name in COMMANDS if name not in ("cache", "engines"))])
+@pytest.mark.parametrize("name", ["launch", *(name for name in COMMANDS if name not in ("cache", "engines", "export"))])
 def test_every_command_has_help(run: Run, name: str) -> None:
     done = run(name, "-h")
     assert done.code == 0

@@ -1,0 +1,44 @@
+"""A unit for systemd that serves a model for one user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+TEMPLATE = """\
+[Unit]
+Description=launch {name}
+After=network-online.target
+
+[Service]
+ExecStart={command}
+Environment=PYTHONUNBUFFERED=1
+Restart=on-failure
+RestartSec=5
+# A line that makes no sense makes none the second time.
+RestartPreventExitStatus=2
+TimeoutStartSec=infinity
+TimeoutStopSec=30
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def unit(name: str, command: Sequence[str]) -> str:
+    """Return the text of a unit whose service runs a command; systemd ends it by TERM, which drains it."""
+    return TEMPLATE.format(name=name.replace("%", "%%"), command=" ".join(_quoted(word) for word in command))
+
+
+def unit_name(model: str) -> str:
+    """Return the file's name for a model's unit."""
+    return f"launch-{re.sub(r'[^A-Za-z0-9:_.-]', '-', model)}.service"
+
+
+def _quoted(word: str) -> str:
+    """Return a word as systemd.syntax has it: specifiers and variables as they stand, white space in quotes."""
+    word = word.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$").replace("\n", "\\n").replace("\r", "\\r")
+    if re.fullmatch(r"[^\s\"';]+", word):
+        return word
+    escaped = word.replace('"', '\\"')
+    return f'"{escaped}"'

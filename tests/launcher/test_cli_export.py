@@ -1,0 +1,75 @@
+"""`launch export systemd`: a unit whose words are those that systemd reads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.systemd import unit, unit_name
+from tests.launcher.commands import launch
+
+LINE = ("export", "systemd", "smollm2", "--engine", "echo", "--port", "8123")
+
+
+def command_in(text: str) -> str:
+    return next(line.removeprefix("ExecStart=") for line in text.split("\n") if line.startswith("ExecStart="))
+
+
+def test_it_serves_what_the_command_line_says() -> None:
+    done = launch(*LINE)
+    assert done.code == 0, done.err
+    assert command_in(done.out) == f"{sys.executable} -P -m launcher smollm2 --engine echo --port 8123"
+    assert "RestartPreventExitStatus=2\n" in done.out
+    assert "systemctl --user enable --now launch-smollm2-instruct.service" in done.err
+
+
+def test_what_could_not_be_served_is_refused() -> None:
+    done = launch(*LINE, "--host", "0.0.0.0")
+    assert done.code != 0
+    assert done.out == ""
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd to ask")
+def test_systemd_understands_it(tmp_path: Path) -> None:
+    path = tmp_path / "launch.service"
+    path.write_text(launch(*LINE).out)
+    done = subprocess.run(("systemd-analyze", "verify", "--user", path), capture_output=True, text=True, check=False)
+    assert "launch.service" not in done.stderr
+
+
+WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(st.lists(WORDS, min_size=1))
+def test_any_words_come_through_as_they_are(words: list[str]) -> None:
+    assert read(command_in(unit("name", words))) == words
+
+
+def read(line: str) -> list[str]:
+    """Return the words of a command as systemd reads them (systemd.syntax, systemd.service)."""
+    words, word, is_quoted, is_escaped, is_begun = [], "", False, False, False
+    for character in line:
+        if is_escaped:
+            word, is_escaped = word + {"n": "\n", "r": "\r"}.get(character, character), False
+        elif character == "\\":
+            is_escaped = is_begun = True
+        elif character == '"':
+            is_quoted, is_begun = not is_quoted, True
+        elif character in " \t" and not is_quoted:
+            words += [word] if is_begun else []
+            word, is_begun = "", False
+        else:
+            word, is_begun = word + character, True
+    words += [word] if is_begun else []
+    return [word.replace("%%", "%").replace("$$", "$") for word in words]
+
+
+@pytest.mark.parametrize(("model", "file"), [("smollm2", "launch-smollm2.service"), ("a/b c", "launch-a-b-c.service")])
+def test_its_file_has_a_name_that_systemd_takes(model: str, file: str) -> None:
+    assert unit_name(model) == file
