@@ -17,6 +17,26 @@ from tests.launcher.commands import Done, Run
 
 AREAS = ["program", "machine", "gpu", "disk", "cache", "hub", "engine", "setting"]
 KEYS = {"area", "name", "state", "text", "remedy", "facts"}
+# What programs may rely on within schema 1.
+FACTS = {
+    ("program", "launch"): "path version",
+    ("program", "python"): "path prefix version",
+    ("program", "uv"): "path version",
+    ("machine", "system"): "architecture bfloat16 release system",
+    ("machine", "cores"): "allowed installed time_limit usable",
+    ("machine", "memory"): "available_bytes installed_bytes limit_bytes swap_bytes usable_bytes",
+    ("machine", "sockets"): "folder",
+    ("disk", "huggingface"): "files_free free_bytes has_links has_locks is_full kind path refused runs",
+    ("cache", "catalogue"): "models",
+    ("cache", "models"): "entries size_bytes",
+    ("cache", "environments"): "entries size_bytes",
+    ("hub", "huggingface"): "has_token status took_s url",
+    ("hub", "modelscope"): "has_token status took_s url",
+    ("hub", "package index"): "status took_s url",
+    ("engine", "llama.cpp"): "setup_bytes state variant",
+    ("engine", "echo"): "state",
+    ("setting", "HF_ENDPOINT"): "value",
+}
 
 
 @pytest.fixture
@@ -52,6 +72,11 @@ def test_the_report(run: Run, hub: HubServer, index: str, asked: list[str]) -> N
     assert finding(done, "hub", "modelscope")["state"] == "ok"
     assert finding(done, "hub", "package index")["text"].startswith(f"{index}/simple/ answers in ")
     assert asked == ["/simple/uv/"]
+
+
+def test_the_names_of_its_facts(run: Run, hub: HubServer) -> None:
+    done = run("doctor", "--json")
+    assert {each: " ".join(sorted(finding(done, *each)["facts"])) for each in FACTS} == FACTS
 
 
 def test_for_people(run: Run, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
