@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from launcher.instances import Record, running_instances
@@ -16,12 +16,16 @@ from registry.cache import cache_folder
 # Set for the server: its log. It serves although its command line says `--detach`.
 VARIABLE = "LAUNCH_SERVER_LOG"
 POLL_S = 0.1
+_OURS = "LAUNCH_"
 
 
-def start_server(arguments: Sequence[str], output: Output, *, folder: str | None = None) -> int:
+def start_server(
+    arguments: Sequence[str], output: Output, *, folder: str | None = None, settings: Mapping[str, str] | None = None
+) -> int:
     """Run `launch` with these arguments without a terminal until it is ready, passing on what it says.
 
-    Returns 0, or the exit code of one that ended before, which has said why.
+    `settings` are the variables LAUNCH_… that it gets, by default our own. Returns 0, or the exit code of one that
+    ended before, which has said why.
     """
     log = cache_folder() / "logs" / f"server-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +36,7 @@ def start_server(arguments: Sequence[str], output: Output, *, folder: str | None
             stdout=written,
             stderr=written,
             cwd=folder,
-            env={**os.environ, VARIABLE: str(log)},
+            env={**_environment(settings), VARIABLE: str(log)},
             start_new_session=True,
         )
     with open(log, "rb") as read:
@@ -41,6 +45,22 @@ def start_server(arguments: Sequence[str], output: Output, *, folder: str | None
         return server.wait()
     output.say(f"launch ps · launch logs {ready.name} -f · launch stop {ready.name}")
     return 0
+
+
+def settings_of(pid: int) -> dict[str, str] | None:
+    """Return the variables LAUNCH_… that a process was started with, its key among them; None if it has ended."""
+    import psutil
+
+    try:
+        return {name: value for name, value in psutil.Process(pid).environ().items() if name.startswith(_OURS)}
+    except psutil.Error:
+        return None
+
+
+def _environment(settings: Mapping[str, str] | None) -> Mapping[str, str]:
+    if settings is None:
+        return os.environ
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(_OURS)}, **settings}
 
 
 def _wait(server: subprocess.Popen[bytes], log: BinaryIO, output: Output) -> Record | None:

@@ -245,6 +245,14 @@ class Reach(NamedTuple):
         )
         return exposure._replace(warnings=(*exposure.warnings, SHOWN_IN_PS)) if self.api_key else exposure
 
+    def check_detached(self) -> None:
+        """Raise UsageError for a key that would stay in sight, in `ps` and in the record that `restart` reads."""
+        if self.api_key:
+            raise UsageError(
+                "`--api-key` would be in sight as long as it runs without this terminal",
+                hint="say it as LAUNCH_API_KEY, or in a file by `--api-key-file`",
+            )
+
 
 class Traffic(NamedTuple):
     """How many requests wait, and what is written down of them."""

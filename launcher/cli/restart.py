@@ -18,8 +18,9 @@ Instance = Annotated[str, typer.Argument(metavar="NAME", help="What `launch ps` 
 def command(printing: Printing, name: Instance) -> None:
     output = printing.output()
     instance = _only(name)
+    settings = detaching.settings_of(instance.owner.pid)
     end(instance, output)
-    if code := detaching.start_server(instance.arguments, output, folder=instance.folder):
+    if code := detaching.start_server(instance.arguments, output, folder=instance.folder, settings=settings):
         raise typer.Exit(code)
 
 

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,25 @@ def test_it_starts_again_with_the_same_options(server: str, run: Run) -> None:
     (after,) = run("ps", "--json").json
     assert after["pid"] != before["pid"]
     assert after["state"] == "ready"
+
+
+def test_it_starts_again_with_its_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv("LAUNCH_API_KEY", "sk-somebody-has-to-show-this")
+        assert launch_program(*ECHO, "--detach", "--port", "0").code == 0
+    assert launch_program("restart", "smollm2").code == 0
+    (running,) = run("ps", "--json").json
+    with pytest.raises(urllib.error.HTTPError, match="401") as raised:
+        urllib.request.urlopen(f"{running['url']}/models")
+    raised.value.close()
+    run("stop", "--all")
+
+
+def test_a_key_in_sight_is_refused_where_it_would_stay_so(run: Run) -> None:
+    done = run(*ECHO, "--detach", "-ak", "sk-somebody-has-to-show-this")
+    assert done.code == 2
+    assert "`--api-key` would be in sight as long as it runs" in done.err
+    assert "somebody" not in done.err
 
 
 def test_what_somebody_else_holds_is_not_restarted(run: Run) -> None:
