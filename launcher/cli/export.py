@@ -48,6 +48,7 @@ def _systemd(
     output = printing.output()
     request = request_of(which, how, network, pinned, engine_args=context.obj)
     plan = running.plan_of(model_of(name, which, pinned), request)
+    reach.check_key_unseen()
     reach.exposure()  # what could not be served is said now
     program = (sys.executable, "-P", "-m", "launcher")
     output.lines(unit(plan.name, (*program, *sys.argv[3:])).splitlines())

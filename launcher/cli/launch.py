@@ -67,7 +67,7 @@ def command(
         manner = prompts.Manner(raw, None if suffix is None else prompts.read_text(suffix))
         running.answer(plan, output, prompts.read_prompts(prompt), ask, manner, sharing)
     elif detach and detaching.own_log() is None:
-        reach.check_detached()
+        reach.check_key_unseen()
         if code := detaching.start_server(sys.argv[1:], output):
             raise typer.Exit(code)
     else:

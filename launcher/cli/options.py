@@ -245,11 +245,11 @@ class Reach(NamedTuple):
         )
         return exposure._replace(warnings=(*exposure.warnings, SHOWN_IN_PS)) if self.api_key else exposure
 
-    def check_detached(self) -> None:
-        """Raise UsageError for a key that would stay in sight, in `ps` and in the record that `restart` reads."""
+    def check_key_unseen(self) -> None:
+        """Raise UsageError for a key on a line that stays in sight, in `ps` and on disk, as long as this runs."""
         if self.api_key:
             raise UsageError(
-                "`--api-key` would be in sight as long as it runs without this terminal",
+                "`--api-key` would be in sight as long as it runs, in `ps` and on disk",
                 hint="say it as LAUNCH_API_KEY, or in a file by `--api-key-file`",
             )
 

@@ -193,10 +193,11 @@ def test_it_starts_again_with_its_key(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_key_in_sight_is_refused_where_it_would_stay_so(run: Run) -> None:
-    done = run(*ECHO, "--detach", "-ak", "sk-somebody-has-to-show-this")
-    assert done.code == 2
-    assert "`--api-key` would be in sight as long as it runs" in done.err
-    assert "somebody" not in done.err
+    for words in ((*ECHO, "--detach"), ("export", "systemd", *ECHO)):
+        done = run(*words, "-ak", "sk-somebody-has-to-show-this")
+        assert done.code == 2
+        assert "`--api-key` would be in sight as long as it runs" in done.err
+        assert "somebody" not in done.out + done.err
 
 
 def test_what_somebody_else_holds_is_not_restarted(run: Run) -> None:
