@@ -137,6 +137,13 @@ def bench_engines(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.engines", *session.posargs, env=index_variables())
 
 
+@nox.session(name="bench-gateway")
+def bench_gateway(session: nox.Session) -> None:
+    """Measure streams through the endpoint against the engine reached directly, in pairs."""
+    install(session, "-e", ".[test]", compiled=True)
+    session.run("python", "-m", "benchmarks.gateway", *session.posargs, env=index_variables())
+
+
 def install(session: nox.Session, *arguments: str, compiled: bool = False) -> None:
     """Install into the session's environment; uv compiles to byte code only when told to, pip always does."""
     variables = index_variables()

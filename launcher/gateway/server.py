@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import threading
@@ -20,6 +21,8 @@ from launcher.tls import serving_context
 
 # How long answers that are under way may still take when the endpoint is ended.
 DRAIN_S = 5.0
+# Python's own.
+GARBAGE_THRESHOLDS = (700, 10, 10)
 WATCH_EVERY_S = 0.5
 # Who is refused while still sending is read from for so long, since a connection that is cut loses the answer too.
 LINGER_S = 2.0
@@ -38,7 +41,17 @@ def run_gateway(
     `on_ready` gets the URL for clients, such as `http://127.0.0.1:8000/v1`.
     Answers under way get `DRAIN_S`, a second signal ends them at once. Raises PortInUseError.
     """
+    _collect_garbage_again()
     return asyncio.run(_serve_until_signal(served, exposure, on_ready, is_alive, access_log))
+
+
+def _collect_garbage_again() -> None:
+    """Look for garbage as often as Python does by itself, among what was made since: starting up does not look.
+
+    Each request leaves some: with start-up's threshold 10,000 of them grow the process by 13 MB.
+    """
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 async def _serve_until_signal(
