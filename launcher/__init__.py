@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from engines.generation import Chunk, Reply, Result, Sampling, Timings, TokenLogprob, Usage
     from engines.messages import Message, Messages
     from engines.tools import Tool, ToolCall
-    from launcher.api import alaunch, launch, plan, pull
+    from launcher.api import Serving, alaunch, launch, plan, pull, serve
     from launcher.connecting import aconnect, connect
     from launcher.listing import ModelInfo, list_models
     from launcher.model import AsyncLaunchedModel, AsyncModel, LaunchedModel, Model
@@ -61,7 +61,7 @@ _HOMES = {
     "engines.generation": ("Chunk", "Reply", "Result", "Sampling", "Timings", "TokenLogprob", "Usage"),
     "engines.messages": ("Message", "Messages"),
     "engines.tools": ("Tool", "ToolCall"),
-    "launcher.api": ("alaunch", "launch", "plan", "pull"),
+    "launcher.api": ("Serving", "alaunch", "launch", "plan", "pull", "serve"),
     "launcher.connecting": ("aconnect", "connect"),
     "launcher.listing": ("ModelInfo", "list_models"),
     "launcher.model": ("AsyncLaunchedModel", "AsyncModel", "LaunchedModel", "Model"),
@@ -126,6 +126,7 @@ __all__ = [
     "Result",
     "Sampling",
     "SchemaError",
+    "Serving",
     "SlowClientError",
     "Timings",
     "TokenLogprob",
@@ -142,6 +143,7 @@ __all__ = [
     "list_models",
     "plan",
     "pull",
+    "serve",
 ]
 
 

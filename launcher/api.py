@@ -1,11 +1,11 @@
-"""What everything else calls: plan, pull, launch, and their async twin. Nothing here prints."""
+"""What everything else calls: plan, pull, launch, its async twin, and serve. Nothing here prints."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from launcher.planning import Request, make_plan
 from launcher.plans import Plan
@@ -14,6 +14,7 @@ from registry.progress import Progress, ignore
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from launcher.exposure import Exposure
     from launcher.instance import Instance
     from launcher.model import AsyncLaunchedModel, LaunchedModel
 
@@ -106,6 +107,53 @@ async def _alaunch(
         yield handle
     finally:
         await handle.close()
+
+
+class Serving(NamedTuple):
+    """A model behind an endpoint of this program; `url` is for clients and ends in `/v1`."""
+
+    url: str
+    model: AsyncLaunchedModel
+
+
+def serve(
+    model: str | Path | Plan,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_keys: Sequence[str] = (),
+    reuse: bool = True,
+    progress: ProgressOption = None,
+    **request: Unpack[Request],
+) -> AbstractAsyncContextManager[Serving]:
+    """Return an async context in which `model` is launched and an endpoint answers for it, in a thread of its own.
+
+    A `port` of 0 is any that is free. Raises ExposureError for a host that others can reach and no key, and
+    PortInUseError, before anything is fetched; else what `launch` raises.
+    """
+    from launcher.exposure import read_exposure
+    from launcher.keys import key_of
+
+    exposure = read_exposure(host=host, port=port, keys=[key_of(key, origin="`api_keys`") for key in api_keys])
+    return _serve(_alaunch(model, progress, request, reuse=reuse), exposure)
+
+
+@asynccontextmanager
+async def _serve(
+    launching: AbstractAsyncContextManager[AsyncLaunchedModel], exposure: Exposure
+) -> AsyncIterator[Serving]:
+    import asyncio
+
+    from launcher.model import open_gateway
+
+    exposure.check()
+    async with launching as model:
+        gateway = open_gateway(model, exposure)
+        try:
+            yield Serving(gateway.url, model)
+        finally:
+            await asyncio.to_thread(gateway.stop)
 
 
 def _stop_started(starting: Future[Instance]) -> None:

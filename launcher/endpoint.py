@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from engines.base import Address
-from registry.errors import EndpointError
+from registry.errors import AuthenticationError, EndpointError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 # Clients insist on a key; an endpoint on loopback asks for none.
@@ -35,7 +35,7 @@ def find_served(model: str | None = None) -> str | None:
 def endpoint_address(url: str | None = None, api_key: str | None = None) -> Address:
     """Return where the endpoint is and the key for it, by the environment where they are not given.
 
-    Raises EndpointError for what is no URL of HTTP, or has a password in it.
+    Raises EndpointError for what is no URL of HTTP, or has a password in it, and AuthenticationError for no such key.
     """
     found = _shortened(url) if url else read_url()
     parts = urlsplit(found)
@@ -44,7 +44,10 @@ def endpoint_address(url: str | None = None, api_key: str | None = None) -> Addr
     if "@" in parts.netloc:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         raise EndpointError(f"The URL of `{shown}` has a password in it", url=shown, hint="give a key instead")
-    return Address(found, is_endpoint=True, key=api_key or read_key())
+    key = api_key or read_key()
+    if key and not (key.isascii() and key.isprintable()):
+        raise AuthenticationError("The key cannot stand in a header: it has more than letters, digits and signs")
+    return Address(found, is_endpoint=True, key=key)
 
 
 def download_model_name(address: Address) -> str:

@@ -17,6 +17,7 @@ from launcher.plans import Plan
 from registry.errors import LaunchError
 
 if TYPE_CHECKING:
+    from launcher.exposure import Exposure
     from launcher.gateway import GatewayThread
 
 
@@ -146,10 +147,9 @@ class _Launched(_Handle):
         """The address of an OpenAI-compatible endpoint for this model on loopback, started when it is asked for."""
         with self._gateway_lock:
             if self._gateway is None:
-                from launcher.gateway import GatewayThread
-                from launcher.serving import served_by
+                from launcher.exposure import ON_LOOPBACK
 
-                self._gateway = GatewayThread(served_by(self._instance))
+                self._gateway = open_gateway(self, ON_LOOPBACK)
                 weakref.finalize(self, self._gateway.stop)
             return self._gateway.url
 
@@ -163,6 +163,14 @@ class _Launched(_Handle):
     def __repr__(self) -> str:
         state = "running" if self._finalizer.alive else "closed"
         return f"<{type(self).__name__} {self.name} on {self.plan.engine}, {state}>"
+
+
+def open_gateway(handle: _Launched, exposure: Exposure) -> GatewayThread:
+    """Return an endpoint in front of what was launched; raises PortInUseError."""
+    from launcher.gateway import GatewayThread
+    from launcher.serving import served_by
+
+    return GatewayThread(served_by(handle._instance), exposure)
 
 
 class LaunchedModel(_Launched, Model):

@@ -474,6 +474,13 @@ def test_a_key_is_shown_to_nobody() -> None:
     assert "secret" not in f"{address!r} {address}"
 
 
+@pytest.mark.parametrize("key", ["with\r\nX-More: 1", "schlüssel"])
+def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(url: str, key: str) -> None:
+    with pytest.raises(AuthenticationError, match="cannot stand in a header") as raised:
+        connect(url, api_key=key)
+    assert key not in repr(raised.value)
+
+
 def test_both_handles_have_the_same_methods() -> None:
     def methods(handle: type) -> set[str]:
         return {name for name in dir(handle) if not name.startswith("_")}
