@@ -89,7 +89,7 @@ def _choose(address: Address, entries: Sequence[Mapping[str, Any]], name: str | 
     said = "serves several models" if name is None else f"serves no `{name}`"
     listed = ", ".join(f"`{each}`" for each in ids)
     message = f"`{address.url}` {said}; there are: {listed}"
-    raise UnknownModelError(message, name=wanted, suggestions=ids, hint=f'model="{ids[0]}"')
+    raise UnknownModelError(message, name=name or "", suggestions=ids, hint=f'model="{ids[0]}"')
 
 
 def _offer(address: Address, entry: Mapping[str, Any]) -> Offer:
