@@ -15,6 +15,7 @@ from registry.errors import (
     EngineError,
     GenerationError,
     InvalidRequestError,
+    UnknownModelError,
     UnsupportedParameterError,
 )
 
@@ -206,7 +207,7 @@ def _read_logprobs(logprobs: Mapping[str, Any], alternatives: int) -> list[Token
     ]
 
 
-def refusal_of(engine: str, status: int, body: bytes) -> EngineError:
+def refusal_of(engine: str, status: int, body: bytes) -> EngineError | UnknownModelError:
     """Return the error that an answer of HTTP `status` other than 200 stands for."""
     try:
         answer = json.loads(body)
@@ -217,7 +218,7 @@ def refusal_of(engine: str, status: int, body: bytes) -> EngineError:
     return error_in(engine, answer, status)
 
 
-def error_in(engine: str, event: Mapping[str, Any], status: int | None = None) -> EngineError:
+def error_in(engine: str, event: Mapping[str, Any], status: int | None = None) -> EngineError | UnknownModelError:
     """Return the error that an event, or an answer of HTTP `status`, carries in its key `error`."""
     error: dict[str, Any] = event["error"] if isinstance(event["error"], dict) else {"message": str(event["error"])}
     said, code = str(error.get("message", error)), error.get("code")
@@ -226,6 +227,8 @@ def error_in(engine: str, event: Mapping[str, Any], status: int | None = None) -
     if overflow := _overflow_in(said):
         return overflow
     message, parameter = f"`{engine}` refused the request: {said}", error.get("param") or "request"
+    if code == "model_not_found":
+        return UnknownModelError(f"`{engine}` has the model no longer: {said}", name="", suggestions=())
     if code == "unsupported_parameter":
         return UnsupportedParameterError(message, parameter=parameter, engine=engine, hint=error.get("hint"))
     if 400 <= (code if isinstance(code, int) else status or 0) < 500:

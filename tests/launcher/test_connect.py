@@ -343,6 +343,12 @@ TURNED_AWAY: list[tuple[Answer, type[LaunchError], str, dict[str, Any]]] = [
         "refused the request: bad",
         {"parameter": "y"},
     ),
+    (
+        Answer(404, refusal("There is no model `m` here", "model_not_found")),
+        UnknownModelError,
+        "has the model no longer: There is no model `m` here",
+        {"permanent": True},
+    ),
     (Answer(500, refusal("broken", "internal_error")), GenerationError, "failed: broken", {"permanent": False}),
     (Answer(502, b"<html>"), GenerationError, "answered 502: <html>", {}),
 ]
