@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,13 @@ HOST = "127.0.0.1"
 
 
 class Limits(NamedTuple):
-    """What a client may take up, before its request is looked at."""
+    """What a client may take up: bytes, and seconds for what it has to do."""
 
     body_bytes: int = 32 * 1024**2
     body_within_s: float = 60.0
     # Reverse proxies keep idle connections for a minute; a shorter time would close those that they use again.
     headers_within_s: float = 75.0
+    answer_taken_within_s: float = 60.0
 
 
 class Certificate(NamedTuple):
@@ -56,13 +58,20 @@ class Exposure(NamedTuple):
     def listen(self) -> socket.socket:
         """Return a socket that listens; raises PortInUseError, and LaunchError for an address that is not here."""
         try:
-            return _open_socket(self.host, self.port)
+            return self._limited(_open_socket(self.host, self.port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 message = f"Port {self.port} of {self.host} is in use by another program"
                 raise PortInUseError(message, host=self.host, port=self.port, hint="--port 0") from error
             message = f"Nothing can listen on port {self.port} of `{self.host}`: {error.strerror}"
             raise LaunchError(message) from error
+
+    def _limited(self, listener: socket.socket) -> socket.socket:
+        """Let the system end connections, which inherit this, whose client reads no more: it would keep its slot."""
+        if sys.platform == "linux":
+            limit_ms = round(self.limits.answer_taken_within_s * 1000)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
+        return listener
 
     def check(self) -> None:
         """Raise what `listen` raises: better before a download than after it."""

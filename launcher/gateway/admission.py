@@ -68,10 +68,10 @@ class _Checks:
         """Note the key's name; raises AuthenticationError without a key of ours."""
         if self._ring is None:
             return
-        secret = _secret_of(request)
-        if secret is None:
+        shown = _keys_of(request)
+        if not shown:
             raise AuthenticationError("A key is needed: `Authorization: Bearer KEY`, or `x-api-key: KEY`")
-        name = self._ring.name_of(secret)
+        name = next(filter(None, map(self._ring.name_of, shown)), None)
         if name is None:
             raise AuthenticationError("The key is not one of those that may ask here")
         request[KEY_NAME] = name
@@ -125,12 +125,11 @@ async def _ask_for_body(request: web.Request) -> None:
         request.writer.output_size = 0  # the answer has not begun
 
 
-def _secret_of(request: web.Request) -> str | None:
-    """Return the key that a request shows as OpenAI's clients do it, or as Anthropic's do."""
-    scheme, _, secret = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    if scheme.lower() == "bearer" and secret.strip():
-        return secret.strip()
-    return request.headers.get("x-api-key")
+def _keys_of(request: web.Request) -> list[str]:
+    """Return the keys that a request shows: as OpenAI's clients do it, and as Anthropic's do, which may do both."""
+    scheme, _, bearer = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    shown = (bearer.strip() if scheme.lower() == "bearer" else "", request.headers.get("x-api-key", ""))
+    return [key for key in shown if key]
 
 
 def _foreign(header: str, value: str, host: Authority | None) -> ForeignRequestError:
@@ -141,12 +140,12 @@ def _foreign(header: str, value: str, host: Authority | None) -> ForeignRequestE
 
 
 def quiet_logger() -> logging.Logger:
-    """Return aiohttp's log of the server without what clients sent wrong: it would quote their headers, keys too."""
+    """Return aiohttp's log of the server without what clients do: it would quote wrong headers, with keys in them."""
     logger = logging.Logger("aiohttp.server")
     logger.parent = logging.getLogger("aiohttp.server")
-    logger.addFilter(_is_ours)
+    logger.addFilter(_is_our_fault)
     return logger
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
