@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from launcher.gateway.streams import EventStream, PassedStream
 from launcher.gateway.upstream import Served, Upstream
 from registry.errors import GenerationError, InvalidRequestError, LaunchError, NotServedError, UnknownModelError
 
+LOGGER = logging.getLogger(__name__)
 EVENT_STREAM = "text/event-stream"
 # nginx would gather a stream into large pieces without the second one.
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -273,6 +275,7 @@ async def _pass_on(
     record = request[RECORD]
     response = web.StreamResponse(headers={"Content-Type": content_type, **STREAM_HEADERS, **headers})
     await response.prepare(request)
+    record.is_answering = True
     try:
         async for piece in pieces:
             if ready := passing.feed(piece):
@@ -297,6 +300,13 @@ async def _shape_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:
         record.error = f"http_{error.status}"
         return http_error_response(error, request.method, request.path, record.id)
+    except Exception as error:
+        if record.is_answering or isinstance(error, ConnectionError):
+            raise
+        LOGGER.exception("request %s", record.id)
+        record.error = LaunchError.kind
+        broken = LaunchError(f"The endpoint broke over this request: {error!r}", hint="its log has more")
+        return error_response(broken, request.path, record.id)
 
 
 async def _name_request(request: web.Request, response: web.StreamResponse) -> None:

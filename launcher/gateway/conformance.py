@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import openai
 import pytest
 
+from engines.base import RESPONSES
 from engines.conformance import QUESTION, SLOTS, SMALL_CONTEXT, WORDS, Running
 from launcher.gateway import GatewayThread, Served
 
@@ -49,3 +51,19 @@ class GatewayConformance:
         with pytest.raises(openai.BadRequestError) as caught:
             client.completions.create(model=running.target.name, prompt="word " * 2 * SMALL_CONTEXT)
         assert caught.value.code == "context_length_exceeded"
+
+    def test_the_endpoint_hands_on_what_the_server_has_itself(self, running: Running, client: openai.OpenAI) -> None:
+        if "chat" not in running.target.abilities:
+            pytest.skip("the model does not chat")
+        if RESPONSES not in running.target.wire.routes:
+            with pytest.raises(openai.InternalServerError) as caught:
+                client.responses.create(model=running.target.name, input=QUESTION)
+            assert caught.value.status_code == 501
+            return
+        assert client.responses.create(model=running.target.name, input=QUESTION, max_output_tokens=16).output_text
+        asked = {"model": running.target.name, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 8}
+        message: Any = client.post("/messages", body=asked, cast_to=object)
+        assert (message["type"], message["role"]) == ("message", "assistant")
+        assert message["usage"]["output_tokens"] > 0
+        count: Any = client.post("/messages/count_tokens", body=asked, cast_to=object)
+        assert count["input_tokens"] > 0

@@ -29,6 +29,7 @@ class Record:
     model: str | None = None
     status: int = 500
     is_stream: bool = False
+    is_answering: bool = False
     queued_s: float | None = None
     first_token_s: float | None = None
     total_s: float = 0.0

@@ -64,7 +64,10 @@ class EventStream:
         """Return whether an event is there for the usage alone, and note that."""
         if not USAGE.search(event):
             return False
-        said: Mapping[str, Any] = json.loads(event.partition(b":")[2])
+        try:
+            said: Mapping[str, Any] = json.loads(event.partition(b":")[2])
+        except ValueError:  # whatever it is, it is the client's
+            return False
         usage = said["usage"]
         self._record.prompt_tokens = usage.get("prompt_tokens")
         self._record.completion_tokens = usage.get("completion_tokens")

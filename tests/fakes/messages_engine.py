@@ -1,6 +1,6 @@
 """An engine whose own server has `/v1/responses` and `/v1/messages`, with the shapes that llama.cpp's gives them.
 
-It says the last user message's text, word by word, and its metrics count the requests.
+It says the last user message's text, word by word, and its metrics count the requests. Its vectors nobody can read.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class MessagesEngine:
         application.router.add_post("/v1/messages", self.messages)
         application.router.add_post("/v1/messages/count_tokens", self.count)
         application.router.add_post("/v1/responses", self.responses)
+        application.router.add_post("/v1/embeddings", self.embeddings)
         return application
 
     async def health(self, request: web.Request) -> web.Response:
@@ -79,6 +80,9 @@ class MessagesEngine:
         done = {"response": {"id": "resp_1", "model": body["model"], "status": "completed", "usage": usage}}
         return await _stream(request, *deltas, ("response.completed", done))
 
+    async def embeddings(self, request: web.Request) -> web.Response:
+        return web.json_response({"vectors": "nobody's shape"})
+
     async def _read(self, request: web.Request) -> dict[str, Any]:
         body: dict[str, Any] = await request.json()
         self.asked.append(body)
@@ -112,7 +116,10 @@ def running_messages_engine() -> Iterator[tuple[MessagesEngine, Address, Target]
         thread.start()
         listening.wait()
         try:
-            target = Target(NAME, "words", Wire(routes=ROUTES), 512)
+            abilities = frozenset({"chat", "embed"})
+            target = Target(
+                NAME, "words", Wire(routes=ROUTES), 512, features=frozenset({"embeddings"}), abilities=abilities
+            )
             yield engine, Address("http://localhost", socket), target
         finally:
             loop.call_soon_threadsafe(stopping.set)

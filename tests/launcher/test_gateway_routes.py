@@ -20,8 +20,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from launcher.access_log import AccessLog, open_access_log
-from launcher.gateway import Served
+from launcher.exposure import Exposure
+from launcher.gateway import GatewayThread, Served
 from launcher.gateway.parameters import PARAMETERS
+from launcher.keys import key_of
 from tests.fakes.echo import running_echo
 from tests.fakes.gateway import LIMIT_S, ask, client_of, gateway_to, served_by
 from tests.fakes.messages_engine import NAME, MessagesEngine, running_messages_engine
@@ -212,6 +214,17 @@ def test_what_an_engine_does_not_serve_is_refused_with_those_that_do(url: str) -
     assert answer.headers["x-should-retry"] == "false"
 
 
+def test_an_answer_that_nobody_understands_is_an_error_of_ours(
+    words: tuple[MessagesEngine, str, Lines], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, url, log = words
+    answer = ask(f"{url}/embeddings", {"input": "Hi"}, {"X-Request-Id": "mine"})
+    assert (answer.status, answer.json["error"]["code"]) == (500, "internal_error")
+    assert answer.json["error"]["request_id"] == "mine"
+    assert (log.wait(1)[0]["status"], log.wait(1)[0]["error"]) == (500, "error")
+    assert "request mine" in caplog.text
+
+
 # --- waiting ---------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +334,21 @@ def test_a_line_tells_of_a_request_and_never_its_text(is_stream: bool) -> None:
         "finish_reason": "length",
     }
     assert "open" not in log.getvalue()
+    assert "sesame" not in log.getvalue()
+
+
+def test_a_line_has_the_keys_name_and_not_the_key() -> None:
+    log = Lines()
+    exposure = Exposure(keys=(key_of("open-sesame-please", origin="the test", name="ci"),))
+    with running_echo() as echo:
+        gateway = GatewayThread(served_by(echo), exposure, access_log=AccessLog(log))
+        ask(f"{gateway.url}/models", None, {"Authorization": "Bearer open-sesame-please"})
+        ask(f"{gateway.url}/models", None, {"Authorization": "Bearer something-else"})
+        gateway.stop()
+    named, unknown = log.wait(2)
+    assert (named["key"], named["status"]) == ("ci", 200)
+    assert (unknown["status"], unknown["error"]) == (401, "authentication")
+    assert "key" not in unknown
     assert "sesame" not in log.getvalue()
 
 

@@ -56,6 +56,11 @@ def test_usage_beside_a_choice_stays() -> None:
     assert (noted.completion_tokens, noted.finish_reason) == (2, "length")
 
 
+def test_what_only_looks_like_usage_goes_through() -> None:
+    odd = b'data: {"usage": {broken\n\n'
+    assert EventStream(record(), hides_usage=True).feed(odd) == odd
+
+
 def test_an_event_that_was_cut_off_is_kept_to_the_end() -> None:
     stream = EventStream(record(), hides_usage=True)
     assert stream.feed(choice("one") + b'data: {"cho') == choice("one")
