@@ -1,8 +1,6 @@
-"""The contract on vLLM, with the same model unquantized, by GPTQ and by AWQ."""
+"""The contract on vLLM, with unquantized weights; the launch matrix asks GPTQ and AWQ."""
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 import pytest
 
@@ -17,28 +15,11 @@ FLOAT16 = ("--dtype", "float16")
 SMOLLM2 = Architecture(layers=30, hidden_size=576, heads=9, kv_heads=3)
 
 
-class VllmConformance(RealEngineConformance):
+@pytest.mark.engine
+class TestVllm(RealEngineConformance):
     engine = Vllm()
-    weights: ClassVar[str]
-    model_format: ClassVar[str]
-    quantization: ClassVar[str]
 
     @pytest.fixture(scope="class")
     @classmethod
     def checkpoint(cls, built_weights: BuiltWeights) -> Checkpoint:
-        return Checkpoint(built_weights[cls.weights], cls.model_format, cls.quantization, SMOLLM2, arguments=FLOAT16)
-
-
-@pytest.mark.engine
-class TestPytorch(VllmConformance):
-    weights, model_format, quantization = "smollm2-pytorch", "pytorch", "none"
-
-
-@pytest.mark.engine
-class TestGptq(VllmConformance):
-    weights, model_format, quantization = "smollm2-gptq", "gptq", "Int4"
-
-
-@pytest.mark.engine
-class TestAwq(VllmConformance):
-    weights, model_format, quantization = "smollm2-awq", "awq", "Int4"
+        return Checkpoint(built_weights["smollm2-pytorch"], "pytorch", "none", SMOLLM2, arguments=FLOAT16)
