@@ -225,13 +225,12 @@ class Reach(NamedTuple):
 
     def exposure(self) -> Exposure:
         """Return where it answers and whom; raises ExposureError for what cannot be, or must not."""
-        import os
-
+        from launcher.endpoint import read_key
         from launcher.exposure import read_exposure
         from launcher.keys import key_of
 
         keys = [key_of(key, origin="`--api-key`") for key in self.api_key or ()]
-        if key := os.environ.get("LAUNCH_API_KEY"):
+        if key := read_key():
             keys.append(key_of(key, origin="LAUNCH_API_KEY"))
         exposure = read_exposure(
             host=self.host,
