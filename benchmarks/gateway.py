@@ -71,7 +71,6 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
-        self.began = time.perf_counter()
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
@@ -93,15 +92,19 @@ class Stream(asyncio.Protocol):
 
 async def ask(server: Server, bodies: Sequence[bytes], *, directly: bool) -> list[Stream]:
     """Return the streams of requests that begin in the same instant, all of them ended."""
-    loop = asyncio.get_running_loop()
     streams = [Stream(body) for body in bodies]
-    for each in streams:
-        if directly:
-            await loop.create_unix_connection(lambda each=each: each, server.socket)  # type: ignore[misc]
-        else:
-            await loop.create_connection(lambda each=each: each, "127.0.0.1", server.port)  # type: ignore[misc]
+    await asyncio.gather(*(connect(server, each, directly=directly) for each in streams))
     await asyncio.gather(*(each.ended for each in streams))
     return streams
+
+
+async def connect(server: Server, stream: Stream, *, directly: bool) -> None:
+    loop = asyncio.get_running_loop()
+    stream.began = time.perf_counter()
+    if directly:
+        await loop.create_unix_connection(lambda: stream, server.socket)
+    else:
+        await loop.create_connection(lambda: stream, "127.0.0.1", server.port)
 
 
 def asked(server: Server, bodies: Sequence[bytes], *, directly: bool = False) -> list[Stream]:
