@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from launcher import describe
 from launcher.cli import prompts
 from launcher.cli.commands import near_command
 from launcher.cli.options import Ask, Sharing, Traffic
-from launcher.exposure import Exposure
 from launcher.instance import Instance, attach, start_instance
 from launcher.output import Output
 from launcher.planning import Request, make_plan
 from launcher.plans import Plan
 from launcher.settling import settle
 from registry.errors import UnknownModelError
+
+if TYPE_CHECKING:
+    from launcher.exposure import Exposure
 
 
 def plan_of(model: str, request: Request) -> Plan:
