@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from launcher.instance import Instance, start_instance
+from launcher.memory import peak_bytes_below
 from launcher.plans import Plan
 from registry.errors import LaunchError
 from registry.progress import Progress, Report
@@ -91,7 +91,7 @@ def check(plan: Plan, report: Report) -> Checked:
     instance = start_instance(plan, watch)
     try:
         answers = tuple(ask(instance, report))
-        return Checked(answers, watch.load_s, read_peak_memory(instance.process.pid))
+        return Checked(answers, watch.load_s, peak_bytes_below(instance.process.pid))
     finally:
         instance.stop()
 
@@ -140,26 +140,3 @@ def judge_vectors(texts: Sequence[str], vectors: Sequence[Sequence[float]]) -> I
         elif len(vector) != len(vectors[0]):
             fault = f"its vector has {len(vector)} numbers, the first one {len(vectors[0])}"
         yield Answer(text, size=len(vector), fault=fault)
-
-
-def read_peak_memory(guard_pid: int) -> int:
-    """Return the most memory that each process below a guard has had, added up, in bytes; a GPU's own is not in it.
-
-    What processes share counts for each. Where the system keeps no peak, as on macOS, it is what they have now.
-    """
-    import psutil
-
-    total = 0
-    with suppress(psutil.Error):
-        for process in psutil.Process(guard_pid).children(recursive=True):
-            with suppress(psutil.Error):
-                total += _read_peak(process.pid) or process.memory_info().rss
-    return total
-
-
-def _read_peak(pid: int) -> int | None:
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
-            return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")), None)
-    except OSError:
-        return None

@@ -177,18 +177,6 @@ def stop(instance: Record) -> bool:
     return True
 
 
-def memory_bytes(instance: Record) -> int:
-    """Return what the processes below the guard have in memory, what they share counted for each."""
-    import psutil
-
-    total = 0
-    with suppress(psutil.Error):
-        for process in psutil.Process(instance.guard.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                total += process.memory_info().rss
-    return total
-
-
 def is_running(process: Process) -> bool:
     """Return whether this very process is there."""
     import psutil

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 
 from launcher.cli.options import Printing
-from launcher.instances import Record, memory_bytes, running_instances
+from launcher.instances import Record, running_instances
+from launcher.memory import bytes_below
 from launcher.output import format_bytes, format_clock
 
 HEADINGS = ("NAME", "FORMAT", "QUANT", "ENGINE", "DEVICE", "CONTEXT", "MEMORY", "UPTIME", "STATE", "PID", "ADDRESS")
 
 
 def command(printing: Printing) -> None:
-    found = [(each, memory_bytes(each)) for each in running_instances()]
+    found = [(each, bytes_below(each.guard.pid)) for each in running_instances()]
     output = printing.output()
     if not found:
         output.say("nothing runs")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -13,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from launcher.gateway.records import Record
+from launcher.memory import bytes_below, own_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DURATION = "From a request's arrival to the end of its answer."
@@ -86,13 +85,13 @@ def _gauges(engines: Sequence[EngineState]) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "launch_resident_memory_bytes", "Resident memory of the endpoint and of each engine.", labels=["part", "model"]
     )
-    memory.add_metric(["endpoint", ""], resident_bytes([os.getpid()]))
+    memory.add_metric(["endpoint", ""], own_bytes())
     for engine in engines:
         up.add_metric([engine.model], engine.is_up)
         running.add_metric([engine.model], engine.running)
         waiting.add_metric([engine.model], engine.waiting)
         if engine.pid is not None:
-            memory.add_metric(["engine", engine.model], resident_bytes(tree_of(engine.pid)))
+            memory.add_metric(["engine", engine.model], bytes_below(engine.pid))
     yield from (up, running, waiting, memory)
 
 
@@ -109,27 +108,3 @@ def _relabelled(engines: Sequence[EngineState]) -> Iterable[Metric]:
 def _with_model(sample: Sample, model: str) -> Sample:
     labels: Mapping[str, str] = {**sample.labels, "model": model}
     return sample._replace(labels=dict(labels), timestamp=None, exemplar=None)
-
-
-def resident_bytes(pids: Iterable[int]) -> int:
-    """Return the resident memory of processes, 0 for those that are gone and where there is no /proc."""
-    return sum(map(_resident_pages, pids)) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _resident_pages(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-
-
-def tree_of(pid: int) -> Iterator[int]:
-    """Yield a process and all that descend from it."""
-    yield pid
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = path.read_text().split()
-        except OSError:  # it has just ended
-            continue
-        for child in children:
-            yield from tree_of(int(child))

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.checking import BEGINNINGS, QUESTIONS, judge_vectors, read_peak_memory
+from launcher.checking import BEGINNINGS, QUESTIONS, judge_vectors
 from launcher.cli.check import SHOWN_CHARACTERS, shortened
+from launcher.memory import peak_bytes_below
 from tests.launcher.commands import LIMIT_S, Run, processes_with, started
 
 ECHO = ("smollm2-instruct", "--engine", "echo")
@@ -146,10 +147,10 @@ def test_memory_is_what_all_processes_had_at_most() -> None:
     with subprocess.Popen([sys.executable, "-c", guard], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"freed\n"
-        peak_bytes = read_peak_memory(process.pid)
+        peak_bytes = peak_bytes_below(process.pid)
         process.communicate()
     assert 64 << 20 < peak_bytes < 256 << 20
-    assert read_peak_memory(process.pid) == 0
+    assert peak_bytes_below(process.pid) == 0
 
 
 def test_long_answers_are_cut() -> None:
