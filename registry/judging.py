@@ -111,6 +111,9 @@ def rejection(candidate: Candidate, reason: str) -> Rejection:
 def _judge(candidate: Candidate, by: Circumstances) -> Judged | Refused:
     if reason := _not_wanted(candidate, by.wanted):
         return Refused(candidate, reason, detail=None)
+    if reason := _not_both_named(candidate, by.wanted):
+        is_named = by.wanted.engine is not None
+        return Refused(candidate, reason, detail=f"`{candidate.capability.engine}` {reason}" if is_named else None)
     if reason := _is_ambiguous(candidate, by.wanted):
         return Refused(candidate, reason, detail=reason)
     if not candidate.spec.sources_of(candidate.quantization):
@@ -159,16 +162,17 @@ def _not_wanted(candidate: Candidate, wanted: Wanted) -> str | None:
         return "is used only when it is named"
     if wanted.model_format not in (None, spec.model_format):
         return f"format `{wanted.model_format}` was asked for"
-    if None in (wanted.engine, wanted.model_format) and (because := _only_named(candidate)):
-        return f"reads `{spec.model_format}` only when both are named: {because}"
     if wanted.size_in_billions not in (None, spec.size_in_billions):
         return f"size {format_size(wanted.size_in_billions or 0)} was asked for"
     return _other_quantization(candidate, wanted)
 
 
-def _only_named(candidate: Candidate) -> str:
+def _not_both_named(candidate: Candidate, wanted: Wanted) -> str | None:
+    """Return why a combination is out that an engine only does for those who name engine and format."""
     support = candidate.capability.support_of(candidate.spec.model_format)
-    return support.only_named if support else ""
+    if support is None or not support.only_named or None not in (wanted.engine, wanted.model_format):
+        return None
+    return f"reads `{candidate.spec.model_format}` only when both are named: {support.only_named}"
 
 
 def _other_quantization(candidate: Candidate, wanted: Wanted) -> str | None:

@@ -114,7 +114,7 @@ print("it goes on" if connection.recv(1) == b"+" else "it has ended", flush=True
 
 def shared(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start a command whose guard has a socket for its users."""
-    command = (*GUARDED, "--grace", "0.3", "--socket", str(folder / "e.sock"), "--handles", str(folder / "g.sock"))
+    command = (*GUARDED, "--grace", "20", "--socket", str(folder / "e.sock"), "--handles", str(folder / "g.sock"))
     return subprocess.Popen((*command, *options, str(os.getpid()), "--", "sleep", "600"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -32,9 +33,7 @@ class Answer(NamedTuple):
 
 
 def served_by(echo: RunningEcho, *, slots: int = 4, max_queue: int | None = None) -> Served:
-    return Served(
-        NAMES, echo.address, echo.target, slots=slots, max_queue=max_queue, version="1.0", pid=echo.process.pid
-    )
+    return Served(NAMES, echo.address, echo.target, slots=slots, max_queue=max_queue, version="1.0", pid=os.getpid())
 
 
 @contextlib.contextmanager

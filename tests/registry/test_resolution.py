@@ -602,6 +602,13 @@ def test_everything_else_says_why_not(mistral: Model) -> None:
     assert _reason(asked, "llama.cpp", "none") == "format `gguf` was asked for"
 
 
+def test_a_format_that_an_engine_reads_only_where_both_are_named() -> None:
+    found = model(specs=[spec("gguf", 7, ("Q4_0",))])
+    refused = _refused(found, engine="transformers")
+    assert refused.details[0].startswith("`transformers` reads `gguf` only when both are named")
+    assert _resolve(found, engine="transformers", model_format="gguf").engine == "transformers"
+
+
 # --- in general ------------------------------------------------------------------------------------------------------
 
 _formats = st.sampled_from(["pytorch", "gptq", "awq", "gguf", "fp8", "mlx", "mistral", "bnb"])
