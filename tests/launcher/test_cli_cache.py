@@ -251,7 +251,5 @@ def test_what_runs_stays(run: Run) -> None:
         assert "smollm2-instruct gguf Q4_1 stays: it is in use\nllama.cpp environment stays: it is in use\n" in done.err
         process.terminate()
         process.wait(LIMIT_S)
-    assert {each["name"]: each["in_use"] for each in run("cache", "--json").json} == {
-        "smollm2-instruct": False,
-        "llama.cpp": False,
-    }
+    in_use = {each["name"]: each["in_use"] for each in run("cache", "--json").json}  # other engines' may be there
+    assert (in_use["smollm2-instruct"], in_use["llama.cpp"]) == (False, False)
