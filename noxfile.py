@@ -52,6 +52,13 @@ def engines(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """Launch one model in every format, quantization and engine, and print what each took; `engines` ends with it."""
+    install(session, "-e", ".[test]")
+    session.run("python", "-m", "tests.engines.matrix", *session.posargs, env=index_variables())
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     install(session, RUFF)
