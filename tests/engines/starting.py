@@ -48,6 +48,20 @@ def starting(engine: Engine, folder: Path, settings_of: Callable[..., Settings])
             process.stop()
 
 
+def memory_limit(kib: int) -> tuple[str, ...]:
+    """Return what goes before a command that gets no more address space."""
+    return ("sh", "-c", f'ulimit -v {kib}; exec "$@"', "sh")
+
+
+def of_another_architecture(weights: Path, copy: Path) -> Path:
+    """Return a copy of a Llama's GGUF that says that it is an `xlama`."""
+    data = bytearray(weights.read_bytes())
+    where = data.index(b"llama", data.index(b"general.architecture"))
+    data[where : where + 5] = b"xlama"
+    copy.write_bytes(data)
+    return copy
+
+
 def children_of(pid: int) -> list[int]:
     """Return the processes that have it as their parent."""
     stats = {path: path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")}

@@ -21,7 +21,7 @@ from engines.llama_cpp import RUNNER, LlamaCpp, default_threads
 from engines.process import EngineProcess
 from registry.errors import LoadError, OutOfMemoryError
 from registry.spec import Chat, Machine
-from tests.engines.starting import Start, children_of, starting
+from tests.engines.starting import Start, children_of, memory_limit, of_another_architecture, starting
 from tests.fakes.smollm2 import install_smollm2
 
 SOCKET = Address("http://localhost", Path("/run/e.sock"))
@@ -362,11 +362,7 @@ def test_a_file_that_is_no_gguf(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.engine
 def test_an_architecture_that_it_does_not_know(start: Start, weights: Path, tmp_path: Path) -> None:
-    data = bytearray(weights.read_bytes())
-    where = data.index(b"llama", data.index(b"general.architecture"))
-    data[where : where + 5] = b"xlama"
-    other = tmp_path / "other.gguf"
-    other.write_bytes(data)
+    other = of_another_architecture(weights, tmp_path / "other.gguf")
     with pytest.raises(LoadError, match="does not know the architecture `xlama`"):
         start(other).wait_ready(60)
 
@@ -374,7 +370,7 @@ def test_an_architecture_that_it_does_not_know(start: Start, weights: Path, tmp_
 @pytest.mark.engine
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
 def test_a_context_that_the_memory_cannot_hold(start: Start, weights: Path) -> None:
-    limit = ("sh", "-c", 'ulimit -v 2000000; exec "$@"', "sh")
+    limit = memory_limit(2_000_000)
     with pytest.raises(OutOfMemoryError, match="not enough memory"):
         start(weights, context_length=400_000, limit=limit).wait_ready(60)
 

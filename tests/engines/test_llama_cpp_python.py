@@ -22,7 +22,14 @@ from engines.process import EngineProcess
 from engines.session import Session
 from registry.errors import GenerationError, LoadError, OutOfMemoryError
 from registry.spec import Chat, Reasoning
-from tests.engines.starting import RealEngineConformance, Start, children_of, starting
+from tests.engines.starting import (
+    RealEngineConformance,
+    Start,
+    children_of,
+    memory_limit,
+    of_another_architecture,
+    starting,
+)
 from tests.fakes.smollm2 import install_smollm2
 
 ENGINE = LlamaCppPython()
@@ -139,7 +146,7 @@ def test_the_runner_names_a_missing_file(tmp_path: Path) -> None:
 
 # Two threads wait for each other at every step of the network, for seconds where something else has their cores.
 ONE_THREAD = ("--n-threads", "1", "--n-threads-batch", "1")
-MEMORY_LIMIT = ("sh", "-c", 'ulimit -v 2000000; exec "$@"', "sh")
+MEMORY_LIMIT = memory_limit(2_000_000)
 
 
 @pytest.mark.engine
@@ -303,11 +310,7 @@ def test_a_file_that_is_cut_short(start: Start, weights: Path, tmp_path: Path, k
 
 @pytest.mark.engine
 def test_an_architecture_that_it_does_not_know(start: Start, weights: Path, tmp_path: Path) -> None:
-    data = bytearray(weights.read_bytes())
-    where = data.index(b"llama", data.index(b"general.architecture"))
-    data[where : where + 5] = b"xlama"
-    other = tmp_path / "other.gguf"
-    other.write_bytes(data)
+    other = of_another_architecture(weights, tmp_path / "other.gguf")
     with pytest.raises(LoadError, match="does not know the architecture `xlama`"):
         start(other).wait_ready(120)
 

@@ -24,7 +24,7 @@ from engines.session import Session
 from engines.transformers import RUNNER, Transformers
 from registry.errors import GenerationError, InvalidRequestError, LoadError, OutOfMemoryError
 from registry.spec import Chat, Reasoning
-from tests.engines.starting import RealEngineConformance, Start, children_of, starting
+from tests.engines.starting import RealEngineConformance, Start, children_of, memory_limit, starting
 from tests.fakes.templates import TOOLS
 from tests.weights.built import BuiltWeights
 
@@ -428,7 +428,7 @@ def test_quantized_weights_whose_config_does_not_say_so(
 @pytest.mark.engine
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
 def test_a_context_that_the_memory_cannot_hold(start: Start, built_weights: BuiltWeights) -> None:
-    limit = ("sh", "-c", 'ulimit -v 6000000; exec "$@"', "sh")
+    limit = memory_limit(6_000_000)
     with pytest.raises(OutOfMemoryError, match="not enough memory"):
         start(built_weights["mistral"] / "pytorch", context_length=4_000_000, limit=limit).wait_ready(120)
 

@@ -21,7 +21,7 @@ from engines.session import Session
 from engines.vllm import REASONING_PLUGIN, RUNNER, Vllm, cache_bytes
 from registry.errors import GenerationError, LoadError, OutOfMemoryError
 from registry.spec import Architecture, Chat, Reasoning
-from tests.engines.starting import Start, children_of, starting
+from tests.engines.starting import Start, children_of, memory_limit, starting
 from tests.weights.built import BuiltWeights
 
 SOCKET = Address("http://localhost", Path("/run/e.sock"))
@@ -399,7 +399,7 @@ def test_a_context_that_the_memory_cannot_hold(start: Start, built_weights: Buil
 @pytest.mark.engine
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
 def test_a_limit_of_its_memory(start: Start, built_weights: BuiltWeights) -> None:
-    limit = ("sh", "-c", 'ulimit -v 2400000; exec "$@"', "sh")
+    limit = memory_limit(2_400_000)
     with pytest.raises(OutOfMemoryError):
         start(built_weights["smollm2-pytorch"], limit=limit).wait_ready(READY_WITHIN_S)
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.engines.starting import memory_limit
 from tests.launcher.commands import PROGRAM, Done, processes_with, started, wait_for_event
 from tests.weights.built import BuiltWeights
 
@@ -43,7 +44,7 @@ def weights_for(engine: str, built: BuiltWeights) -> Path:
 
 def failed(*arguments: str, limit_kib: int | None = None) -> Done:
     """Run a launch that must fail, with at most so much memory for each of its processes."""
-    limit = ("sh", "-c", f'ulimit -v {limit_kib}; exec "$@"', "sh") if limit_kib else ()
+    limit = memory_limit(limit_kib) if limit_kib else ()
     done = subprocess.run(
         (*limit, sys.executable, "-P", "-c", PROGRAM, *arguments),
         stdin=subprocess.DEVNULL,
