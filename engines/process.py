@@ -39,13 +39,17 @@ STOP_LIMIT_S = 10.0
 
 
 def new_address() -> Address:
-    """Return a Unix socket's address in a fresh folder that only this user can enter.
+    """Return a Unix socket's address in a fresh folder, which `EngineProcess.stop` removes."""
+    return Address(url="http://localhost", socket=new_folder() / SOCKET_NAME)
 
-    The folder is in $XDG_RUNTIME_DIR or the system's temporary folder, whichever leaves a path that all systems can
-    bind and connect to; `EngineProcess.stop` removes it.
+
+def new_folder() -> Path:
+    """Return a fresh folder for sockets that only this user can enter.
+
+    It is in $XDG_RUNTIME_DIR or the system's temporary folder, whichever leaves a path that all systems can bind and
+    connect to, for names no longer than `SOCKET_NAME`.
     """
-    folder = _runtime_folder() or tempfile.mkdtemp(prefix="launch-", dir=_short_temporary_folder())
-    return Address(url="http://localhost", socket=Path(folder, SOCKET_NAME))
+    return Path(_runtime_folder() or tempfile.mkdtemp(prefix="launch-", dir=_short_temporary_folder()))
 
 
 def _own_environment() -> dict[str, str]:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from launcher.instances import Record, running_instances
 from launcher.output import Output
+from launcher.servers import Server, running_servers
 from registry.cache import cache_folder
 
 # Set for the server: its log. It serves although its command line says `--detach`.
@@ -63,7 +63,7 @@ def _environment(settings: Mapping[str, str] | None) -> Mapping[str, str]:
     return {**{name: value for name, value in os.environ.items() if not name.startswith(_OURS)}, **settings}
 
 
-def _wait(server: subprocess.Popen[bytes], log: BinaryIO, output: Output) -> Record | None:
+def _wait(server: subprocess.Popen[bytes], log: BinaryIO, output: Output) -> Server | None:
     """Return the server's record once it serves, None where it has ended."""
     while True:
         has_ended, ready = server.poll() is not None, _record_of(server.pid)
@@ -74,8 +74,8 @@ def _wait(server: subprocess.Popen[bytes], log: BinaryIO, output: Output) -> Rec
         time.sleep(POLL_S)
 
 
-def _record_of(pid: int) -> Record | None:
-    return next((each for each in running_instances() if each.owner.pid == pid and each.url is not None), None)
+def _record_of(pid: int) -> Server | None:
+    return next((each for each in running_servers() if each.process.pid == pid), None)
 
 
 def own_log() -> str | None:

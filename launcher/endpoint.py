@@ -25,11 +25,12 @@ def read_key(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def find_served(model: str | None = None) -> str | None:
-    """Return the address of the newest instance that is served on this machine, of `model` where one is named."""
-    from launcher.instances import named, running_instances
+    """Return the address of the newest endpoint that answers on this machine, for `model` where one is named."""
+    from launcher.overview import running_models
 
-    running = running_instances() if model is None else named(model)
-    return next((each.url for each in reversed(running) if each.url is not None and each.state == "ready"), None)
+    served = [each for each in running_models() if each.is_answering and (model is None or each.is_called(model))]
+    newest = max((each.server for each in served if each.server is not None), key=lambda it: it.began_s, default=None)
+    return None if newest is None else newest.url
 
 
 def endpoint_address(url: str | None = None, api_key: str | None = None) -> Address:

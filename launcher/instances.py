@@ -16,34 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from engines.base import Address
-from registry.cache import cache_folder, read_json, write_json
+from launcher.processes import Process, is_running, process_of, wait_ended
+from launcher.records import read_records, remove_record, write_record
 
 if TYPE_CHECKING:
-    import psutil
-
     from engines.running import RunningEngine
     from launcher.plans import Plan
 
-SCHEMA = 1
+KIND = "instances"
 # Every process of an engine has its instance's number in this variable: what a killed guard leaves is found by it.
 MARK = "LAUNCH_INSTANCE"
 STOP_LIMIT_S = 20.0
-POLL_S = 0.05
-
-
-class Process(NamedTuple):
-    """A process of this machine, by its number and when it began, in seconds since 1970."""
-
-    pid: int
-    began_s: float
 
 
 class Record(NamedTuple):
     """An instance as others see it.
 
-    `guard` ends its engine; `owner` started it, and serves it at `url` if it does. `key` is the same for all plans that
-    it can stand in for. Of a server without a terminal, `server_log` is what it says, and `arguments` are what `launch`
-    was given in `folder`.
+    `guard` ends its engine; `owner` started it, and `is_left` where that was a server that has been killed. `key` is
+    the same for all plans that it can stand in for.
     """
 
     number: str
@@ -62,15 +52,12 @@ class Record(NamedTuple):
     owner: Process
     began_s: float
     is_ready: bool = False
-    url: str | None = None
-    server_log: str | None = None
-    arguments: tuple[str, ...] = ()
-    folder: str | None = None
+    is_left: bool = False
 
     @property
     def pid(self) -> int:
-        """The process to name: the server's, else the guard's."""
-        return self.guard.pid if self.url is None else self.owner.pid
+        """The process to name."""
+        return self.guard.pid
 
     @property
     def address(self) -> Address:
@@ -79,7 +66,7 @@ class Record(NamedTuple):
     @property
     def state(self) -> str:
         """`ready`, `loading`, or `stopping` where it serves nobody any more."""
-        if self.url is not None and not is_running(self.owner):
+        if self.is_left:
             return "stopping"
         return "ready" if self.is_ready else "loading"
 
@@ -112,8 +99,8 @@ def new_record(plan: Plan, running: RunningEngine, number: str) -> Record:
         key=key_of(plan),
         socket=str(running.address.socket),
         log=str(running.log_path),
-        guard=_process(running.pid),
-        owner=_process(os.getpid()),
+        guard=process_of(running.pid),
+        owner=process_of(os.getpid()),
         began_s=time.time(),
     )
     update(fresh)
@@ -122,16 +109,20 @@ def new_record(plan: Plan, running: RunningEngine, number: str) -> Record:
 
 def update(changed: Record) -> Record:
     """Write a record that is there already, or the first time; return it."""
-    with suppress(OSError):  # without a cache that can be written nobody else knows of it
-        _folder().mkdir(mode=0o700, parents=True, exist_ok=True)  # a command line may hold a key
-        write_json(_path(changed.number), {"schema": SCHEMA, **changed._asdict()})
+    write_record(KIND, changed.number, changed._asdict())
     return changed
 
 
 def forget(instance: Record) -> None:
     """Remove a record, if it is there."""
-    with suppress(OSError):
-        _path(instance.number).unlink(missing_ok=True)
+    remove_record(KIND, instance.number)
+
+
+def leave(owner: Process) -> None:
+    """Note of the instances of a server that it was killed: they end, or have ended."""
+    for each in _read_all():
+        if each.owner == owner and is_running(each.guard):
+            update(each._replace(is_left=True))
 
 
 def running_instances() -> list[Record]:
@@ -151,55 +142,20 @@ def find_standing_in(plan: Plan) -> Record | None:
     key = key_of(plan)
     for each in _read_all():
         is_enough = each.context_length >= plan.context_length and each.concurrency >= plan.concurrency
-        if each.key == key and each.is_ready and is_enough and is_running(each.guard):
+        if each.key == key and each.state == "ready" and is_enough and is_running(each.guard):
             return each
     return None
 
 
-def named(name: str) -> list[Record]:
-    """Return the running instances of a model, by its name or an alias; or the one with this number."""
-    wanted = name.casefold()
-    return [each for each in running_instances() if wanted in (each.name, each.number, *each.aliases)]
-
-
-def stop(instance: Record) -> bool:
-    """End an instance with all its users, and the server in front of it in good order; return whether it is gone."""
-    target = instance.owner if instance.url is not None and is_running(instance.owner) else instance.guard
+def stop(instance: Record) -> Process | None:
+    """End an instance with all its users; return the process that does not end, None where all is gone."""
     with suppress(ProcessLookupError):
-        os.kill(target.pid, signal.SIGTERM)
-    ends_at = time.monotonic() + STOP_LIMIT_S
-    while is_running(instance.guard) or (target == instance.owner and is_running(target)):
-        if time.monotonic() > ends_at:
-            return False
-        time.sleep(POLL_S)
+        os.kill(instance.guard.pid, signal.SIGTERM)
+    if left := wait_ended([instance.guard], STOP_LIMIT_S):
+        return left
     _sweep(instance.number)
     forget(instance)
-    return True
-
-
-def is_running(process: Process) -> bool:
-    """Return whether this very process is there."""
-    import psutil
-
-    try:
-        found = psutil.Process(process.pid)
-        return _is_same(found, process) and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _is_same(found: psutil.Process, process: Process) -> bool:
-    """Return whether a process began when it should have: the clock of the system may have been set by a little."""
-    return abs(found.create_time() - process.began_s) < 1
-
-
-def _process(pid: int) -> Process:
-    import psutil
-
-    try:
-        return Process(pid, psutil.Process(pid).create_time())
-    except psutil.Error:  # it has ended at once
-        return Process(pid, 0)
+    return None
 
 
 def _sweep(number: str) -> None:
@@ -213,20 +169,7 @@ def _sweep(number: str) -> None:
 
 
 def _read_all() -> Iterator[Record]:
-    for path in sorted(_folder().glob("*.json")):
-        facts = read_json(path) or {}
-        if facts.pop("schema", None) == SCHEMA:
-            # What another version wrote may have other fields.
-            with suppress(TypeError, KeyError):
-                processes = {name: Process(*facts[name]) for name in ("guard", "owner")}
-                yield Record(
-                    **{**facts, **processes, **{name: tuple(facts[name]) for name in ("aliases", "arguments")}}
-                )
-
-
-def _path(number: str) -> Path:
-    return _folder() / f"{number}.json"
-
-
-def _folder() -> Path:
-    return cache_folder() / "instances"
+    for facts in read_records(KIND):
+        with suppress(TypeError, KeyError):
+            processes = {name: Process(*facts[name]) for name in ("guard", "owner")}
+            yield Record(**{**facts, **processes, "aliases": tuple(facts["aliases"])})

@@ -2,54 +2,90 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from launcher.cli.options import Printing
-from launcher.instances import Record, running_instances
 from launcher.memory import bytes_below
-from launcher.output import format_bytes, format_clock
+from launcher.output import format_bytes, format_clock, is_terminal
+from launcher.overview import NOT_ANSWERING, Running, running_models
 
-HEADINGS = ("NAME", "FORMAT", "QUANT", "ENGINE", "DEVICE", "CONTEXT", "MEMORY", "UPTIME", "STATE", "PID", "ADDRESS")
+HEADINGS = (
+    *("NAME", "FORMAT", "QUANT", "ENGINE", "DEVICE", "CONTEXT", "RUN/QUEUE"),
+    *("MEMORY", "UPTIME", "STATE", "ADDRESS"),
+)
+# A cause may be a paragraph; programs get all of it.
+CAUSE_LENGTH = 48
 
 
 def command(printing: Printing) -> None:
-    found = [(each, bytes_below(each.guard.pid)) for each in running_instances()]
+    found = [(each, _memory_of(each)) for each in running_models()]
     output = printing.output()
     if not found:
         output.say("nothing runs")
     output.table(HEADINGS, [_row(*each) for each in found], [record_of(*each) for each in found])
+    for each, _ in found:
+        if each.status.state == NOT_ANSWERING and each.server is not None:
+            output.say(f"process {each.server.process.pid} serves {each.server.url} and does not answer")
 
 
-def _row(instance: Record, memory: int) -> tuple[str, ...]:
+def _memory_of(running: Running) -> int | None:
+    return None if running.instance is None else bytes_below(running.instance.guard.pid)
+
+
+def _row(running: Running, memory: int | None) -> tuple[str, ...]:
+    status, instance = running.status, running.instance
     return (
-        instance.name,
-        instance.model_format,
-        instance.quantization,
-        instance.engine,
-        instance.device,
-        f"{instance.context_length:,} × {instance.concurrency}",
-        format_bytes(memory),
-        format_clock(time.time() - instance.began_s),
-        instance.state,
-        str(instance.pid),
-        instance.url or "",
+        status.name,
+        status.model_format,
+        status.quantization,
+        status.engine,
+        status.device,
+        f"{status.context_length:,} × {status.concurrency}" if status.concurrency else "",
+        f"{status.running}/{status.waiting}" if running.is_answering else "",
+        "" if memory is None else format_bytes(memory),
+        "" if instance is None else format_clock(time.time() - instance.began_s),
+        _state(running),
+        "" if running.server is None else running.server.url,
     )
 
 
-def record_of(instance: Record, memory: int) -> dict[str, object]:
-    """Return an instance as programs get it."""
+def _state(running: Running) -> str:
+    """Return a model's state with its cause, which is shortened where people read it."""
+    status = running.status
+    if status.cause is None:
+        return status.state
+    is_long = len(status.cause) > CAUSE_LENGTH and is_terminal(sys.stdout)
+    return f"{status.state}: {status.cause[: CAUSE_LENGTH - 1]}…" if is_long else f"{status.state}: {status.cause}"
+
+
+def record_of(running: Running, memory: int | None) -> dict[str, object]:
+    """Return a model as programs get it; null is what it has not, or nobody knows."""
+    status, server, instance = running
     return {
-        "name": instance.name,
-        "format": instance.model_format,
-        "quantization": instance.quantization,
-        "engine": instance.engine,
-        "device": instance.device,
-        "context_length": instance.context_length,
-        "concurrency": instance.concurrency,
+        "name": status.name,
+        "aliases": list(status.aliases),
+        "format": status.model_format or None,
+        "quantization": status.quantization or None,
+        "engine": status.engine or None,
+        "device": status.device or None,
+        "context_length": status.context_length or None,
+        "concurrency": status.concurrency or None,
+        "running": status.running if running.is_answering else None,
+        "waiting": status.waiting if running.is_answering else None,
         "memory_bytes": memory,
-        "uptime_s": round(time.time() - instance.began_s, 1),
-        "state": instance.state,
-        "pid": instance.pid,
-        "url": instance.url,
-        "log": instance.log,
+        "uptime_s": None if instance is None else round(time.time() - instance.began_s, 1),
+        "state": status.state,
+        "cause": status.cause,
+        "pid": _pid(running),
+        "server": None if server is None else server.name,
+        "url": None if server is None else server.url,
+        "log": None if instance is None else instance.log,
     }
+
+
+def _pid(running: Running) -> int | None:
+    """Return the process to name: the server's, else the one that ends the engine."""
+    if running.server is not None:
+        return running.server.process.pid
+    return None if running.instance is None else running.instance.pid

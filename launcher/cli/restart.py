@@ -8,26 +8,26 @@ import typer
 
 from launcher import detaching
 from launcher.cli.options import Printing
-from launcher.cli.stop import end
-from launcher.instances import Record, named
+from launcher.cli.stop import end_server
+from launcher.overview import models_of, running_models
+from launcher.servers import Server, running_servers
 from registry.errors import LaunchError
 
-Instance = Annotated[str, typer.Argument(metavar="NAME", help="What `launch ps` calls it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What `launch ps` calls it, or the server's own name.")]
 
 
-def command(printing: Printing, name: Instance) -> None:
+def command(printing: Printing, name: Name) -> None:
     output = printing.output()
-    instance = _only(name)
-    settings = detaching.settings_of(instance.owner.pid)
-    end(instance, output)
-    if code := detaching.start_server(instance.arguments, output, folder=instance.folder, settings=settings):
+    server = _only(name)
+    settings = detaching.settings_of(server.process.pid)
+    end_server(server, output)
+    if code := detaching.start_server(server.arguments, output, folder=server.folder, settings=settings):
         raise typer.Exit(code)
 
 
-def _only(name: str) -> Record:
-    found = named(name)
-    if not found:
-        raise LaunchError(f"`{name}` does not run", hint=f"launch {name} --detach")
+def _only(name: str) -> Server:
+    """Return the one server without a terminal that a name means; raises LaunchError."""
+    found = [each for each in running_servers() if each.is_called(name)] or _serving(name)
     detached = [each for each in found if each.arguments]
     if not detached:
         raise LaunchError(
@@ -36,5 +36,20 @@ def _only(name: str) -> Record:
         )
     if len(detached) > 1:
         numbers = ", ".join(each.number for each in detached)
-        raise LaunchError(f"{len(detached)} instances are called `{name}`: name one by its number", details=(numbers,))
+        raise LaunchError(f"{len(detached)} servers are called `{name}`: name one by its number", details=(numbers,))
     return detached[0]
+
+
+def _serving(name: str) -> list[Server]:
+    """Return the servers whose only model has that name; raises LaunchError where there is none."""
+    running = running_models()
+    called = [each for each in running if each.is_called(name)]
+    if not called:
+        raise LaunchError(f"`{name}` does not run", hint=f"launch {name} --detach")
+    for server in (each.server for each in called):
+        if server is not None and len(models_of(server, running)) > 1:
+            raise LaunchError(
+                f"`{name}` is one of several models of a server: all of them are restarted, or none",
+                hint=f"launch restart {server.name}",
+            )
+    return [each.server for each in called if each.server is not None]

@@ -16,6 +16,7 @@ from engines.exchanges import embed, prompt_tokens, text_tokens
 from engines.generation import Post
 from engines.streaming import StreamReader, refusal_of
 from launcher.access_log import AccessLog
+from launcher.control import ModelStatus
 from launcher.exposure import ON_LOOPBACK, Exposure
 from launcher.gateway.admission import KEY_NAME, admission, expect_later
 from launcher.gateway.answers import call_events, chat_completion, embeddings, noting_headers, text_completion
@@ -80,6 +81,20 @@ class Gateway:
         for path, handler in posts.items():
             application.router.add_post(path, handler, expect_handler=expect_later)
         return application
+
+    def statuses(self) -> Sequence[ModelStatus]:
+        return [
+            one.served.status._replace(running=one.running, waiting=one.waiting)
+            for one in self._upstreams
+            if one.served.status is not None
+        ]
+
+    async def reload(self) -> Sequence[str]:
+        raise LaunchError("This endpoint was not started from a file", hint="launch serve -c launch.yaml")
+
+    async def unload(self, name: str) -> bool:
+        model = self._find(name).name
+        raise LaunchError(f"`{model}` is all that this endpoint serves", hint=f"launch stop {model}")
 
     async def _open_upstreams(self, application: web.Application) -> AsyncIterator[None]:
         for upstream in self._upstreams:

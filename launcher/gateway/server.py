@@ -15,8 +15,10 @@ from aiohttp import web
 from launcher.access_log import AccessLog
 from launcher.exposure import ON_LOOPBACK, Exposure
 from launcher.gateway.admission import quiet_logger
-from launcher.gateway.application import make_application
+from launcher.gateway.application import Gateway
+from launcher.gateway.control import controlling
 from launcher.gateway.upstream import Served
+from launcher.servers import Origin
 from launcher.tls import serving_context
 
 # How long answers that are under way may still take when the endpoint is ended.
@@ -35,14 +37,15 @@ def run_gateway(
     on_ready: Callable[[str], None],
     is_alive: Callable[[], bool] = lambda: True,
     access_log: AccessLog | None = None,
+    origin: Origin | None = None,
 ) -> signal.Signals | None:
     """Serve until SIGINT or SIGTERM, which is returned, or until `is_alive` says no; call it in the main thread.
 
-    `on_ready` gets the URL for clients, such as `http://127.0.0.1:8000/v1`.
+    `on_ready` gets the URL for clients, such as `http://127.0.0.1:8000/v1`; `origin` is what others are told of it.
     Answers under way get `DRAIN_S`, a second signal ends them at once. Raises PortInUseError.
     """
     _collect_garbage_again()
-    return asyncio.run(_serve_until_signal(served, exposure, on_ready, is_alive, access_log))
+    return asyncio.run(_serve_until_signal(served, exposure, on_ready, is_alive, access_log, origin))
 
 
 def _collect_garbage_again() -> None:
@@ -60,10 +63,11 @@ async def _serve_until_signal(
     on_ready: Callable[[str], None],
     is_alive: Callable[[], bool],
     access_log: AccessLog | None,
+    origin: Origin | None,
 ) -> signal.Signals | None:
     came: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     listener = exposure.listen()
-    async with _serving(served, exposure, listener, access_log):
+    async with _serving(served, exposure, listener, access_log, origin or Origin(served.names[0])):
         with _signals_into(came):
             on_ready(_url_of(exposure, listener))
             while not came.done() and is_alive():
@@ -90,11 +94,12 @@ def _signals_into(came: asyncio.Future[signal.Signals]) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _serving(
-    served: Served, exposure: Exposure, listener: socket.socket, access_log: AccessLog | None
+    served: Served, exposure: Exposure, listener: socket.socket, access_log: AccessLog | None, origin: Origin
 ) -> AsyncIterator[None]:
     """Answer on `listener` inside the block, then close it."""
+    gateway = Gateway([served], exposure, access_log)
     runner = web.AppRunner(
-        make_application([served], exposure, access_log=access_log),
+        gateway.application(),
         handler_cancellation=True,
         access_log=None,
         logger=quiet_logger(),
@@ -107,7 +112,8 @@ async def _serving(
         try:
             await runner.setup()
             await web.SockSite(runner, listener, ssl_context=context).start()
-            yield
+            async with controlling(gateway, origin, _url_of(exposure, listener)):
+                yield
         finally:
             await runner.cleanup()
 
@@ -146,5 +152,6 @@ class GatewayThread:
             runner.run(self._serve(served, exposure, listener))
 
     async def _serve(self, served: Served, exposure: Exposure, listener: socket.socket) -> None:
-        async with _serving(served, exposure, listener, self._access_log):
+        origin = Origin(served.names[0], is_embedded=True)
+        async with _serving(served, exposure, listener, self._access_log, origin):
             await self._stopping.wait()

@@ -16,6 +16,7 @@ from engines.connection import HEADERS, connection_error, open_client
 from engines.exchanges import Exchange, count_text, read_template
 from engines.generation import Draft, Post, Reply, Target, Template
 from engines.requests import fitted
+from launcher.control import ModelStatus
 from launcher.gateway.metrics import EngineState
 from launcher.gateway.records import Record
 from registry.errors import BusyError, GenerationError
@@ -36,7 +37,7 @@ class Served:
     """A running engine behind the endpoint; `names`, of which the first is listed, are what `model` may say.
 
     It answers `slots` requests at once; `max_queue` more may wait, by default `WAITING_PER_SLOT` for each slot. `pid`
-    is the process whose descendants the engine is, `version` the engine's.
+    is the process whose descendants the engine is, `version` the engine's, `status` what `launch ps` shows of it.
     """
 
     names: tuple[str, ...]
@@ -46,6 +47,7 @@ class Served:
     max_queue: int | None = None
     version: str = ""
     pid: int | None = None
+    status: ModelStatus | None = None
 
 
 class Upstream:

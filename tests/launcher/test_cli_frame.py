@@ -20,7 +20,21 @@ def test_without_a_word_it_helps(run: Run) -> None:
 
 
 COMMANDS = (
-    *("chat", "ps", "logs", "stop", "restart", "list", "inspect", "check", "pull", "lock", "cache", "engines"),
+    *(
+        "chat",
+        "ps",
+        "logs",
+        "stop",
+        "restart",
+        "reload",
+        "list",
+        "inspect",
+        "check",
+        "pull",
+        "lock",
+        "cache",
+        "engines",
+    ),
     *("export", "env", "doctor"),
 )
 

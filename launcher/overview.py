@@ -1,0 +1,64 @@
+"""What runs, put together: each model behind each endpoint, and each engine that none is in front of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from launcher.control import ModelStatus, ask_all, status_of
+from launcher.instances import Record, running_instances
+from launcher.servers import Server, running_servers
+
+NOT_ANSWERING = "not answering"
+
+
+class Running(NamedTuple):
+    """A model behind `server`, whose engine is `instance` if it has one now; or an instance without a server.
+
+    Of a server that does not answer there is its record alone: what is in front of its engines, or itself.
+    """
+
+    status: ModelStatus
+    server: Server | None
+    instance: Record | None
+
+    @property
+    def is_answering(self) -> bool:
+        """Return whether a server has told this."""
+        return self.server is not None and self.status.state != NOT_ANSWERING
+
+    def is_called(self, name: str) -> bool:
+        """Return whether a name means this model, or a number its instance."""
+        names = (self.status.name, *self.status.aliases)
+        number = None if self.instance is None else self.instance.number
+        return name == number or name.casefold() in (each.casefold() for each in names)
+
+
+def running_models() -> list[Running]:
+    """Return all that runs, the oldest first, as of a second ago at most."""
+    servers = running_servers()
+    told = ask_all(servers)
+    instances = {each.number: each for each in running_instances()}
+    found = []
+    for server, statuses in zip(servers, told, strict=True):
+        found += list(_behind(server, statuses, instances))
+    seen = {each.instance.number for each in found if each.instance is not None}
+    found += [Running(status_of(each), None, each) for number, each in instances.items() if number not in seen]
+    return found
+
+
+def models_of(server: Server, running: Sequence[Running]) -> list[Running]:
+    """Return what is behind a server."""
+    return [each for each in running if each.server == server]
+
+
+def _behind(server: Server, statuses: Sequence[ModelStatus] | None, instances: dict[str, Record]) -> Iterator[Running]:
+    if statuses is not None:
+        for status in statuses:
+            yield Running(status, server, instances.get(status.instance or ""))
+        return
+    owned = [each for each in instances.values() if each.owner == server.process]
+    for each in owned:
+        yield Running(status_of(each)._replace(state=NOT_ANSWERING), server, each)
+    if not owned:
+        yield Running(ModelStatus(server.name, (), NOT_ANSWERING, None, "", "", "", "", 0, 0, 0, 0, None), server, None)
