@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 _INDEXES_KEPT = 8
 _NEAR_ENOUGH = 0.7
-_MEANING = tuple(Path(__file__).with_name(name) for name in ("catalogue.py", "schema.py", "spec.py", "yaml_file.py"))
+_MEANING = tuple(
+    Path(__file__).with_name(f"{name}.py") for name in ("catalogue", "schema", "spec", "yaml_document", "yaml_file")
+)
 _BUILT_IN = Path(__file__).parent / "models"
 _SYSTEM = Path("/etc/model-launcher/registry")
 

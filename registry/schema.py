@@ -1,7 +1,8 @@
 """What a catalogue entry may say in YAML.
 
 `validate_entry` turns plain data into the canonical JSON that the index stores and `registry.spec` reads;
-`json_schema` describes the same for editors. Reading the files, and finding the line of a key, is `yaml_file.py`'s.
+`json_schema` describes the same for editors. Reading the files is `yaml_file.py`'s, and
+finding the line of a key `yaml_document.py`'s.
 """
 
 from __future__ import annotations
@@ -124,11 +125,12 @@ _ON_URL_ONLY = ("address", "mirrors", "md5", "sha256")
 
 
 class PlacedError(ValueError):
-    """What is wrong deeper than where the check stands; `key` leads from there to it."""
+    """What is wrong deeper than where the check stands; `key` leads from there to it, `hint` helps."""
 
-    def __init__(self, message: str, key: tuple[str, ...]) -> None:
+    def __init__(self, message: str, key: tuple[str, ...], *, hint: str | None = None) -> None:
         super().__init__(message)
         self.key = key
+        self.hint = hint
 
 
 class _Entry(BaseModel):

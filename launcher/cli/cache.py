@@ -15,15 +15,14 @@ from launcher.cache import Entry, bytes_of, cache_folders, read_inventory
 from launcher.cache_removal import Removal, choose_named, choose_old, plan_removal, remove
 from launcher.cache_use import InUseError
 from launcher.cache_verify import Finding, verify
-from launcher.cli.options import Printing, UsageError, grouped, option
+from launcher.cli.options import Printing, UsageError, grouped, option, quantity
 from launcher.output import Output, format_bytes, format_count, is_terminal
+from launcher.quantities import parse_size_bytes, parse_time_s
 from registry.errors import DigestError
 from registry.progress import with_rate
 
 HEADINGS = ("NAME", "WHAT", "SIZE", "LAST USE", "HUB", "COMMIT")
 SHORT_COMMIT = 7
-_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Models; all if none.")]
 Removed = Annotated[list[str], typer.Argument(metavar="NAME…", help="Models, also as NAME:Q4_K_M; engines.")]
@@ -140,8 +139,8 @@ def _prune(printing: Printing, older_than: OlderThan = None, keep: Keep = None, 
     old = choose_old(
         read_inventory(),
         now=time.time(),
-        older_than_s=None if older_than is None else read_time(older_than),
-        keep_bytes=None if keep is None else read_bytes(keep),
+        older_than_s=None if older_than is None else quantity("--older-than", older_than, parse_time_s),
+        keep_bytes=None if keep is None else quantity("--keep", keep, parse_size_bytes),
     )
     _carry_out(old, printing.output(), is_sure=yes)
 
@@ -174,22 +173,6 @@ def _agrees(plan: Removal, output: Output) -> bool:
     if output.as_json or output.quiet or not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         return False
     return typer.confirm(f"Remove this, {format_bytes(plan.freed_bytes)}?", err=True)
-
-
-def read_time(text: str) -> float:
-    """Return seconds from `30d`, `2w`, `12h` or `45m`; raises UsageError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip().lower())
-    if found is None:
-        raise UsageError(f"`--older-than` must be a time such as `30d`, not `{text}`")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
-def read_bytes(text: str) -> int:
-    """Return bytes from `50GB`, `500 MB`, `1.5T` or a bare number; raises UsageError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
-    if found is None:
-        raise UsageError(f"`--keep` must be a size such as `50GB`, not `{text}`")
-    return round(float(found[1]) * _BYTES[found[2]])
 
 
 # --- in words, and for programs ---------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, cast, get_type_hints
 
 import typer
 
+from launcher.quantities import parse_context, parse_time_s
 from registry.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from launcher.exposure import Exposure
     from launcher.output import Output
     from launcher.planning import Request
+
+_Quantity = TypeVar("_Quantity")
 
 SHOWN_IN_PS = "others on this machine see `--api-key` in `ps`: LAUNCH_API_KEY and `--api-key-file` keep a key to you"
 
@@ -106,7 +109,9 @@ class How(NamedTuple):
 
     def request(self) -> Request:
         return _given(
-            context_length=_read_context(self.context_length),
+            context_length=None
+            if self.context_length is None
+            else quantity("--context-length", self.context_length, parse_context),
             concurrency=self.concurrency,
             threads=self.threads,
             gpus=_read_gpus(self.gpus, self.gpu_idx),
@@ -145,14 +150,7 @@ class Sharing(NamedTuple):
 
     def keep_s(self) -> float:
         """Return the seconds that the engine stays after its last user; raises UsageError for what is no time."""
-        text = self.keep or "0"
-        number, factor = (text[:-1], _SECONDS[text[-1]]) if text[-1] in _SECONDS else (text, 1)
-        if not number.isdigit():
-            raise UsageError(f"`--keep` must be a time such as `90s`, `10m` or `2h`, not `{text}`")
-        return int(number) * factor
-
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+        return quantity("--keep", self.keep or "0", parse_time_s)
 
 
 class Ask(NamedTuple):
@@ -283,6 +281,14 @@ class UsageError(LaunchError):
     kind = "usage"
 
 
+def quantity(name: str, text: str, parse: Callable[[str], _Quantity]) -> _Quantity:
+    """Return the time or size that an option was given; raises UsageError for what is none."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"`{name}` {error}") from error
+
+
 def model_of(name: str | None, which: Which, pinned: Pinned | None = None) -> str:
     """Return the model that was named, once, by name or by path; if none was, the only one of the lock file."""
     path = which.model_path
@@ -354,15 +360,6 @@ def _parameters_of(group: Any) -> list[inspect.Parameter]:
         inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field])
         for field, default in group._field_defaults.items()
     ]
-
-
-def _read_context(text: str | None) -> int | str | None:
-    if text is None or text.lower() == "max":
-        return text and text.lower()
-    digits = text.replace("_", "").replace(",", "")
-    if not digits.isdigit():
-        raise UsageError(f"`--context-length` must be a whole number or `max`, not `{text}`")
-    return int(digits)
 
 
 def _read_gpus(gpus: str | None, numbers: str | None) -> str | None:

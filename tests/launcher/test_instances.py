@@ -125,7 +125,7 @@ def test_an_engine_that_is_kept_waits_for_the_next(run: Run) -> None:
     assert running_instances() == []
 
 
-@pytest.mark.parametrize("text", ["soon", "-1", "1.5h", "h"])
+@pytest.mark.parametrize("text", ["soon", "-1", "90", "1.5x", "h", "²s"])
 def test_a_time_that_is_none(run: Run, text: str) -> None:
     done = run(*ECHO, "-p", "hello", f"--keep={text}")
     assert done.code == 2
