@@ -21,7 +21,7 @@ def with_gpus(machine: Machine, asked: GpusAsked | None) -> Machine:
     A number alone is a count, `0,1` are the driver's numbers, `none` leaves the CPU. Raises ResolutionError for more
     than CUDA_VISIBLE_DEVICES shows.
     """
-    wanted = _read(asked)
+    wanted = read_gpus(asked)
     if wanted is None:
         return machine
     if isinstance(wanted, int):
@@ -36,16 +36,16 @@ def with_gpus(machine: Machine, asked: GpusAsked | None) -> Machine:
 
 def gpus_to_use(machine: Machine, asked: GpusAsked | None) -> tuple[Gpu, ...]:
     """Return the GPUs that the engine gets: those that were asked for, else the first."""
-    return machine.gpus if _read(asked) is not None else machine.gpus[:1]
+    return machine.gpus if read_gpus(asked) is not None else machine.gpus[:1]
 
 
 def gpu_count(machine: Machine, asked: GpusAsked | None) -> int | None:
     """Return on how many GPUs a model was asked to run; None where nothing was asked."""
-    return None if _read(asked) is None else len(machine.gpus)
+    return None if read_gpus(asked) is None else len(machine.gpus)
 
 
-def _read(asked: GpusAsked | None) -> int | tuple[int, ...] | None:
-    """Return a count, or numbers, or None where all is left to us."""
+def read_gpus(asked: GpusAsked | None) -> int | tuple[int, ...] | None:
+    """Return a count, or numbers, or None where all is left to us; raises ResolutionError for what makes no sense."""
     if isinstance(asked, str):
         return _read_text(asked)
     if asked is None or (isinstance(asked, int) and not isinstance(asked, bool) and asked >= 0):

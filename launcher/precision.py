@@ -31,7 +31,7 @@ def choose_dtype(
 
     Raises ResolutionError for one that there is not, or that has no meaning.
     """
-    name, spec = _read(asked), resolution.spec
+    name, spec = read_dtype(asked), resolution.spec
     if spec.model_format == "gguf":
         if name != "auto":
             raise _meaningless(asked)
@@ -66,7 +66,8 @@ def _meaningless(asked: str | None) -> ResolutionError:
     )
 
 
-def _read(asked: str | None) -> str:
+def read_dtype(asked: str | None) -> str:
+    """Return a dtype's own name, `auto` where nothing is asked; raises ResolutionError for one that there is not."""
     name = _SPELLINGS.get((asked or "auto").lower(), (asked or "auto").lower().removeprefix("torch."))
     if name not in DTYPES:
         raise ResolutionError(f"There is no dtype `{asked}`", hint=f"--dtype {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")

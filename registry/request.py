@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
             quantization=_read_quantization(request.quantization, model),
             engine=None if request.engine is None else read_engine(request.engine, capabilities),
             size_in_billions=_read_size(request.size_in_billions, model),
-            hubs=_read_hubs(request.hub),
+            hubs=read_hubs(request.hub),
             revision=request.revision,
             gpus=request.gpus,
             trusts_remote_code=request.trusts_remote_code,
@@ -105,7 +105,8 @@ def _read_size(size: float | None, model: Model) -> float | None:
     return size
 
 
-def _read_hubs(text: str | None) -> tuple[str, ...] | None:
+def read_hubs(text: str | None) -> tuple[str, ...] | None:
+    """Return the hubs' own names, in the order that is asked for; raises ResolutionError for what is no hub."""
     if text is None:
         return None
     return tuple(dict.fromkeys(_read_hub(part.strip()) for part in text.split(",")))

@@ -53,7 +53,7 @@ def _year(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
-def _matches(pattern: str, what: str) -> AfterValidator:
+def matches(pattern: str, what: str) -> AfterValidator:
     """Return a check that text is wholly of `pattern`; `what` says so in words."""
 
     def check(value: str) -> str:
@@ -79,20 +79,20 @@ def _path(*placeholders: str) -> AfterValidator:
 
 
 def _pattern(pattern: str, **facts: Any) -> Any:
-    """Return what editors are told; the check itself is `_matches`, whose errors are in words."""
+    """Return what editors are told; the check itself is `matches`, whose errors are in words."""
     return Field(json_schema_extra={"pattern": f"^{pattern}$"}, **facts)
 
 
-Text = Annotated[str, _matches(_TEXT, "text without control characters")]
-Name = Annotated[str, _matches(_NAME, "a plain name such as `qwen2.5-instruct`"), _pattern(_NAME)]
-Label = Annotated[str, _matches(_LABEL, "a plain name such as `Q4_K_M`"), _pattern(_LABEL)]
+Text = Annotated[str, matches(_TEXT, "text without control characters")]
+Name = Annotated[str, matches(_NAME, "a plain name such as `qwen2.5-instruct`"), _pattern(_NAME)]
+Label = Annotated[str, matches(_LABEL, "a plain name such as `Q4_K_M`"), _pattern(_LABEL)]
 RepoId = Annotated[
-    str, _matches(_REPO_ID, "a repo id such as `organisation/name-{quantization}`"), _pattern(_REPO_ID, max_length=160)
+    str, matches(_REPO_ID, "a repo id such as `organisation/name-{quantization}`"), _pattern(_REPO_ID, max_length=160)
 ]
-Revision = Annotated[str, _matches(_REVISION, "a commit, a branch or a version"), _pattern(_REVISION, max_length=128)]
+Revision = Annotated[str, matches(_REVISION, "a commit, a branch or a version"), _pattern(_REVISION, max_length=128)]
 DraftRepoId = Annotated[
     str,
-    _matches(_DRAFT_REPO_ID, "a repo id such as `organisation/name-{draft_quantization}`"),
+    matches(_DRAFT_REPO_ID, "a repo id such as `organisation/name-{draft_quantization}`"),
     _pattern(_DRAFT_REPO_ID, max_length=160),
 ]
 SafePath = Annotated[str, _path()]
@@ -104,20 +104,21 @@ Size = Annotated[
     BeforeValidator(_size, json_schema_input_type=int | float | str),
     Field(description="Billions of parameters: 7, 0.5 or 0_5"),
 ]
-Sha256 = Annotated[str, _matches(_SHA256, "a SHA-256 of 64 hexadecimal digits"), _pattern(_SHA256)]
-Md5 = Annotated[str, _matches(_MD5, "an MD5 of 32 hexadecimal digits"), _pattern(_MD5)]
+FormatName = Annotated[Format, BeforeValidator(_format)]
+Sha256 = Annotated[str, matches(_SHA256, "a SHA-256 of 64 hexadecimal digits"), _pattern(_SHA256)]
+Md5 = Annotated[str, matches(_MD5, "an MD5 of 32 hexadecimal digits"), _pattern(_MD5)]
 FileAddress = Annotated[
-    str, _matches(_ADDRESS, "an https address that ends in `.tar`, or in `/` for a folder"), _pattern(_ADDRESS)
+    str, matches(_ADDRESS, "an https address that ends in `.tar`, or in `/` for a folder"), _pattern(_ADDRESS)
 ]
 PartialDate = Annotated[
     str,
     BeforeValidator(_year, json_schema_input_type=int | str),
-    _matches(_PARTIAL_DATE, "a date such as 2024, 2024-01 or 2024-01-15"),
+    matches(_PARTIAL_DATE, "a date such as 2024, 2024-01 or 2024-01-15"),
 ]
-Language = Annotated[str, _matches(_LANGUAGE, "a language code such as `en`"), _pattern(_LANGUAGE)]
-HubName = Annotated[str, _matches(_HUB, "a hub's name such as `huggingface`")]
-HttpsAddress = Annotated[str, _matches(r"https://[^\s\x00-\x1f]+", "an address that begins with `https://`")]
-Package = Annotated[str, _matches(r"[A-Za-z0-9][^\x00-\x1f\x7f]*", "a package as pip names it, such as `einops>=0.8`")]
+Language = Annotated[str, matches(_LANGUAGE, "a language code such as `en`"), _pattern(_LANGUAGE)]
+HubName = Annotated[str, matches(_HUB, "a hub's name such as `huggingface`")]
+HttpsAddress = Annotated[str, matches(r"https://[^\s\x00-\x1f]+", "an address that begins with `https://`")]
+Package = Annotated[str, matches(r"[A-Za-z0-9][^\x00-\x1f\x7f]*", "a package as pip names it, such as `einops>=0.8`")]
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -127,7 +128,7 @@ _ON_URL_ONLY = ("address", "mirrors", "md5", "sha256")
 class PlacedError(ValueError):
     """What is wrong deeper than where the check stands; `key` leads from there to it, `hint` helps."""
 
-    def __init__(self, message: str, key: tuple[str, ...], *, hint: str | None = None) -> None:
+    def __init__(self, message: str, key: tuple[str | int, ...], *, hint: str | None = None) -> None:
         super().__init__(message)
         self.key = key
         self.hint = hint
@@ -276,7 +277,7 @@ class ResourcesEntry(_Entry):
 class SpecEntry(_Entry):
     """One format and size of the model."""
 
-    format: Annotated[Format, BeforeValidator(_format)]
+    format: FormatName
     size_in_billions: Size
     activated_size_in_billions: Size | None = None
     quantizations: list[Label] = Field(default=[], description="Without it, the union of the sources' lists")

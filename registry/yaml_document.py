@@ -27,6 +27,7 @@ _Validated = TypeVar("_Validated")
 
 # Deeper than any entry, and far from where a parser's recursion would end the process.
 _DEEPEST = 32
+_LONGEST_MESSAGE = 200
 _COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 _WRONG_TYPES = {
@@ -40,6 +41,7 @@ _WRONG_TYPES = {
     "float_parsing": "is not a number",
     "bool_type": "is neither true nor false",
     "too_short": "is empty",
+    "string_too_short": "is empty",
 }
 
 
@@ -200,7 +202,8 @@ def _schema_error(document: Document, error: ValidationError, schema: Schema, pr
         return document.error(message, (*prefix, *key), hint=hint)
     message = _WRONG_TYPES.get(first["type"]) or first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     given = first["input"]
-    if isinstance(given, str | int | float) and f"`{given}`" not in message:
+    message = shown(message, longest=_LONGEST_MESSAGE)
+    if isinstance(given, str | int | float) and f"`{shown(given)}`" not in message:
         message += f", but `{shown(given)}` was given"
     unquoted = first["type"] == "string_type" and isinstance(given, int | float)
     hint = "put it in quotes" if unquoted else getattr(cause, "hint", None)
@@ -217,11 +220,11 @@ def _did_you_mean(name: str, known: list[str]) -> str | None:
     return f"did you mean `{near[0]}`?" if near else None
 
 
-def shown(value: object) -> str:
+def shown(value: object, *, longest: int = 80) -> str:
     """Return a value from a file as a message may show it: short, and without control characters."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)[:81]
+    text = str(value).lower() if isinstance(value, bool) else str(value)[: longest + 1]
     text = "".join(character if character.isprintable() else "�" for character in text)
-    return text if len(text) <= 80 else text[:79] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _choices_at(schema: Schema, key: Key) -> list[str]:
