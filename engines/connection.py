@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from engines.base import Address
-from engines.endpoint import AT_THE_DOOR, turned_away, unreachable
+from engines.endpoint import AT_THE_DOOR, NOTES, NOTES_APART, turned_away, unreachable
 from engines.exchanges import Exchange
 from engines.generation import Post
 from registry.errors import AccessError, BusyError, EndpointError, GenerationError
@@ -80,6 +80,11 @@ class Connection:
             raise unreachable(self._address, error) from error
         self._socket = self._http.sock
         self._socket.settimeout(self._timeout_s)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoint says that it did otherwise than asked, once the request was sent."""
+        return _notes_in(self._response)
 
     def read(self) -> bytes:
         """Return the next piece of the body as it comes, empty at its end."""
@@ -150,6 +155,11 @@ class AsyncConnection:
                 raise unreachable(self._address, error) from error
             raise
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoint says that it did otherwise than asked, once the request was sent."""
+        return _notes_in(self._response)
+
     async def read(self) -> bytes:
         """Return the next piece of the body as it comes, empty at its end."""
         assert self._response is not None
@@ -194,6 +204,11 @@ def _turned_away(
 ) -> AccessError | BusyError | EndpointError:
     retry_after, location = response.headers.get("Retry-After"), response.headers.get("Location")
     return turned_away(address, response.status, body, retry_after=retry_after, location=location)
+
+
+def _notes_in(response: http.client.HTTPResponse | aiohttp.ClientResponse | None) -> tuple[str, ...]:
+    said = response.headers.get(NOTES) if response is not None else None
+    return tuple(said.split(NOTES_APART)) if said else ()
 
 
 def headers_for(address: Address) -> dict[str, str]:

@@ -22,6 +22,8 @@ ABILITIES = frozenset({"chat", "embed"})
 CONCURRENCY = 4
 # What the server says of those who come, not of what they ask.
 AT_THE_DOOR = frozenset({301, 302, 303, 307, 308, 401, 403, 429, 503})
+# The header in which our endpoint says what it did otherwise than asked, and what is between two such notes.
+NOTES, NOTES_APART = "x-notes", "; "
 KEY_HINT = "LAUNCH_API_KEY, or `api_key`, must be a key that it accepts"
 LIST_WITHIN_S = 30.0
 SHOWN_CHARACTERS = 200

@@ -284,5 +284,9 @@ class Draft(NamedTuple):
     notes: tuple[str, ...] = ()
     is_call: bool = False
 
+    def with_notes(self, notes: tuple[str, ...]) -> Self:
+        """Return the draft with more that is done otherwise than asked."""
+        return self._replace(notes=(*self.notes, *notes))
+
     def post(self) -> Post:
         return Post(self.path, json.dumps(self.body).encode(), self.timeout_s)

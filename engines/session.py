@@ -324,6 +324,7 @@ class Stream(_Answering[Answer]):
         self._reader = StreamReader(self._engine, alternatives=self._draft.logprobs, is_call=self._draft.is_call)
         if (status := self._connection.send(self._draft.post())) != 200:
             raise refusal_of(self._engine, status, self._connection.read_all())
+        self._draft = self._draft.with_notes(self._connection.notes)
         return self._reader
 
     def __iter__(self) -> Self:
@@ -394,6 +395,7 @@ class AsyncStream(_Answering[Answer]):
         self._reader = StreamReader(self._engine, alternatives=self._draft.logprobs, is_call=self._draft.is_call)
         if (status := await self._connection.send(self._draft.post())) != 200:
             raise refusal_of(self._engine, status, await self._connection.read_all())
+        self._draft = self._draft.with_notes(self._connection.notes)
         return self._reader
 
     def __aiter__(self) -> Self:
@@ -430,7 +432,7 @@ def _refuse_closed(is_closed: bool) -> None:
 
 
 def _result_of(reader: StreamReader, draft: Draft) -> Result:
-    return reader.result()
+    return replace(reader.result(), notes=draft.notes)
 
 
 async def _result_soon(reader: StreamReader, draft: Draft) -> Result:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
+from engines.endpoint import NOTES, NOTES_APART
 from engines.exchanges import Embeddings
 from engines.generation import Reply, TokenLogprob
 
@@ -102,5 +103,5 @@ def _usage(reply: Reply[Any]) -> dict[str, Any]:
 
 def noting_headers(ignored: Iterable[str], notes: Sequence[str]) -> dict[str, str]:
     """Return the response's headers for parameters that changed nothing, and for what was done otherwise than asked."""
-    said = {"x-ignored-parameters": ", ".join(ignored), "x-notes": "; ".join(notes)}
+    said = {"x-ignored-parameters": ", ".join(ignored), NOTES: NOTES_APART.join(notes)}
     return {name: text.encode("ascii", "replace").decode() for name, text in said.items() if text}

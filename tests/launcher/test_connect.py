@@ -119,6 +119,19 @@ def test_its_answers_are_those_of_the_engine(echo: RunningEcho, model: Model) ->
     assert model.embed(["one", "two"]) == here.embed(["one", "two"])
 
 
+def test_what_it_did_otherwise_than_asked_is_noted() -> None:
+    with running_echo("--no-system-role") as echo, gateway_to(served_by(echo)) as url, connect(url) as model:
+        expected = Session(echo.address, echo.target).chat(SYSTEM).notes
+        assert model.chat(SYSTEM).notes == expected != ()
+        assert model.chat("hello").notes == ()
+
+        async def notes() -> tuple[str, ...]:
+            async with aconnect(url) as twin:
+                return (await twin.chat(SYSTEM)).notes
+
+        assert asyncio.run(notes()) == expected
+
+
 def test_streams_come_in_pieces(model: Model) -> None:
     with model.chat_stream("one two", reasoning="off") as stream:
         assert [chunk.text for chunk in stream if chunk.text] == ["one", " two"]
