@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 def connect(url: str | None = None, /, *, model: str | None = None, api_key: str | None = None) -> Model:
     """Return a handle on a model that an endpoint serves: `model`, or else the only one that is there.
 
-    `url` may end in `/v1`; without it LAUNCH_URL says where, else it is this machine's port 8000. Without `api_key`
-    it is LAUNCH_API_KEY. Raises EndpointError, AuthenticationError and UnknownModelError.
+    `url` may end in `/v1`; without it LAUNCH_URL says where, else it is the newest endpoint that runs on this machine.
+    Without `api_key` it is LAUNCH_API_KEY. Raises EndpointError, AuthenticationError and UnknownModelError.
     """
     from engines.connection import run
     from engines.endpoint import read_offer
     from launcher.model import Model
 
-    address = endpoint_address(url, api_key)
+    address = endpoint_address(url, api_key, model=model)
     target, concurrency = run(address.url, address, read_offer(address, model))
     return Model(address, target, concurrency)
 
@@ -32,7 +32,7 @@ def aconnect(
     url: str | None = None, /, *, model: str | None = None, api_key: str | None = None
 ) -> AbstractAsyncContextManager[AsyncModel]:
     """Return an async context of the same handle with awaitable methods."""
-    return _aconnect(endpoint_address(url, api_key), model)
+    return _aconnect(endpoint_address(url, api_key, model=model), model)
 
 
 @asynccontextmanager

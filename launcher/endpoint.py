@@ -14,9 +14,13 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 NO_KEY = "none"
 
 
-def read_url(environ: Mapping[str, str] = os.environ) -> str:
-    """Return the endpoint's address without `/v1`: LAUNCH_URL, else where `launch NAME` serves by default."""
-    return _shortened(environ.get("LAUNCH_URL", "").strip() or DEFAULT_URL)
+def read_url(model: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the endpoint's address without `/v1`.
+
+    It is LAUNCH_URL, else the newest that runs on this machine, of `model` where one is named, else where `launch NAME`
+    serves by default.
+    """
+    return _shortened(environ.get("LAUNCH_URL", "").strip() or find_served(model) or DEFAULT_URL)
 
 
 def read_key(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -33,12 +37,12 @@ def find_served(model: str | None = None) -> str | None:
     return None if newest is None else newest.url
 
 
-def endpoint_address(url: str | None = None, api_key: str | None = None) -> Address:
-    """Return where the endpoint is and the key for it, by the environment where they are not given.
+def endpoint_address(url: str | None = None, api_key: str | None = None, *, model: str | None = None) -> Address:
+    """Return where the endpoint is and the key for it; where they are not given by the environment and what runs here.
 
     Raises EndpointError for what is no URL of HTTP, or has a password in it, and AuthenticationError for no such key.
     """
-    found = _shortened(url) if url else read_url()
+    found = _shortened(url) if url else read_url(model)
     parts = urlsplit(found)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise EndpointError(f"`{found}` is no URL of an endpoint", url=found, hint=DEFAULT_URL)

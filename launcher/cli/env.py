@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -45,12 +44,12 @@ _USES = {
 
 
 def command(printing: Printing, name: Name = None, shell: Shell = "sh") -> None:
-    from launcher.endpoint import client_variables, download_model_name, endpoint_address, find_served
+    from launcher.endpoint import client_variables, download_model_name, endpoint_address
     from launcher.output import is_terminal
 
     if shell not in _LINES:
         raise UsageError(f"`--shell` must be one of {', '.join(_LINES)}, not `{shell}`")
-    address = endpoint_address(None if os.environ.get("LAUNCH_URL") else find_served(name))
+    address = endpoint_address(model=name)
     variables = client_variables(address, name or download_model_name(address))
     output = printing.output()
     if output.as_json:

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from launcher import connect
 from tests.fakes.answering import answering
 from tests.fakes.echo import free_port
 from tests.launcher.commands import Run, command, started, wait_for_event
@@ -29,6 +30,8 @@ def test_the_running_model_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv("LAUNCH_URL")
         found = [run("env", *name, "--json").json["variables"] for name in ((), ("mistral-7b-instruct-v0.2",))]
         assert {variables["OPENAI_BASE_URL"] for variables in found} == {url}
+        with connect() as newest, connect(model="mistral-7b-instruct-v0.2") as named_so:
+            assert newest.base_url == named_so.base_url == url
         assert run("env", "other", "--json").json["variables"]["OPENAI_BASE_URL"] == "http://127.0.0.1:8000/v1"
         server.terminate()
         assert server.wait(30) == 0
