@@ -32,6 +32,11 @@ class _Handle:
         return self._target.name
 
     @property
+    def abilities(self) -> frozenset[str]:
+        """What the model can do: `chat`, `embed`, `tools`, …, as far as an endpoint tells."""
+        return self._target.abilities
+
+    @property
     def context_length(self) -> int | None:
         """The tokens that each request may use, prompt and answer together; None where an endpoint does not tell."""
         return self._target.context_length

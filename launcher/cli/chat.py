@@ -11,6 +11,7 @@ from engines.messages import Message
 from launcher.cli import prompts
 from launcher.cli.options import (
     Ask,
+    Elsewhere,
     How,
     Name,
     Network,
@@ -19,12 +20,13 @@ from launcher.cli.options import (
     Sharing,
     UsageError,
     Which,
+    at_most_one_name,
     model_of,
     request_of,
 )
 from launcher.cli.running import attach_or_start, plan_of
 from launcher.output import Output, is_terminal
-from registry.errors import ContextOverflowError, LaunchError
+from registry.errors import BusyError, ContextOverflowError, LaunchError
 
 if TYPE_CHECKING:
     from engines.session import Session
@@ -37,6 +39,7 @@ def command(
     which: Which,
     how: How,
     ask: Ask,
+    elsewhere: Elsewhere,
     network: Network,
     pinned: Pinned,
     sharing: Sharing,
@@ -44,10 +47,16 @@ def command(
     name: Name = None,
 ) -> None:
     from engines.session import Session
+    from launcher.cli.elsewhere import connected
 
     output = printing.output()
     if output.as_json:
         raise UsageError("A conversation is not JSON", hint="launch NAME --prompt TEXT --json")
+    if elsewhere.url is not None:
+        with connected(context, elsewhere.url, at_most_one_name(name, which.model_name), output) as model:
+            output.say(HELP)
+            Conversation(model, output, ask).run()
+        return
     request = request_of(which, how, network, pinned, engine_args=context.obj)
     if "locked" not in request:
         request.setdefault("concurrency", 1)
@@ -132,7 +141,7 @@ class Conversation:
             self._output.say("/clear forgets the conversation")
             return
         except LaunchError as error:
-            if error.permanent and error.kind != "load":
+            if isinstance(error, BusyError) or (error.permanent and error.kind != "load"):
                 self._output.error(error)
                 return
             raise

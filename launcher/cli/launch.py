@@ -9,6 +9,7 @@ import typer
 
 from launcher.cli.options import (
     Ask,
+    Elsewhere,
     How,
     Name,
     Network,
@@ -18,6 +19,7 @@ from launcher.cli.options import (
     Sharing,
     Traffic,
     Which,
+    at_most_one_name,
     model_of,
     option,
     request_of,
@@ -38,6 +40,7 @@ def command(
     which: Which,
     how: How,
     ask: Ask,
+    elsewhere: Elsewhere,
     reach: Reach,
     traffic: Traffic,
     network: Network,
@@ -54,8 +57,17 @@ def command(
 ) -> None:
     from launcher import detaching
     from launcher.cli import prompts, running
+    from launcher.cli.elsewhere import connected, refuse_without_question
 
     output = printing.output(has_events=not prompt)
+    manner = prompts.Manner(raw, None if suffix is None else prompts.read_text(suffix))
+    if elsewhere.url is not None and prompt:
+        with connected(context, elsewhere.url, at_most_one_name(name, which.model_name), output) as model:
+            manner = prompts.possible(manner, model.name, model.abilities, output)
+            prompts.check_manner(ask, manner)
+            prompts.answer(model, output, prompts.read_prompts(prompt), ask, manner)
+        return
+    refuse_without_question(context)
     request = request_of(which, how, network, pinned, engine_args=context.obj)
     if prompt and "locked" not in request:
         request.setdefault("concurrency", 1)
@@ -64,7 +76,6 @@ def command(
     if dry_run or explain:
         running.show_plan(plan, output, explain=explain)
     elif prompt:
-        manner = prompts.Manner(raw, None if suffix is None else prompts.read_text(suffix))
         running.answer(plan, output, prompts.read_prompts(prompt), ask, manner, sharing)
     elif detach and detaching.own_log() is None:
         reach.check_key_unseen()

@@ -34,8 +34,8 @@ _CURES = {
     "--max-model-length": "it is `--context-length` here",
     "--ssl-certfile": "it is `--tls-cert` here",
     "--ssl-keyfile": "it is `--tls-key` here",
-    "-e": "nothing has to be running first",
-    "--endpoint": "nothing has to be running first",
+    "-e": "nothing has to be running first; what runs elsewhere is asked by launch chat --url URL",
+    "--endpoint": "nothing has to be running first; what runs elsewhere is asked by launch chat --url URL",
 }
 _ENGINE_OPTIONS = {
     "--gpu-memory-utilization": "vllm",
@@ -54,7 +54,7 @@ _OURS_ALONE = frozenset(
         *("--context-length", "--concurrency", "--model-format", "--model-name", "--model-path", "--model-engine"),
         *("--engine", "--hub", "--registry", "--gpus", "--gpu-idx", "--n-gpu", "--size-in-billions", "--environment"),
         *("--prompt", "--dry-run", "--explain", "--offline", "--no-install", "--json", "--quiet", "--locked"),
-        *("--api-key-file", "--no-api-key", "--allowed-host", "--tls-cert", "--tls-key"),
+        *("--api-key-file", "--no-api-key", "--allowed-host", "--tls-cert", "--tls-key", "--url"),
     )
 )
 

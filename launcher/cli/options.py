@@ -153,6 +153,14 @@ class Sharing(NamedTuple):
         return quantity("--keep", self.keep or "0", parse_time_s)
 
 
+class Elsewhere(NamedTuple):
+    """An endpoint that is asked instead of launching here."""
+
+    url: Annotated[
+        str | None, setting("--url", "URL", "Ask what an endpoint serves there; nothing is started here.")
+    ] = None
+
+
 class Ask(NamedTuple):
     """What the model is asked, and how the answer is sampled."""
 
@@ -302,12 +310,18 @@ def model_of(name: str | None, which: Which, pinned: Pinned | None = None) -> st
 
 def one_name(*names: str | None) -> str:
     """Return the only name that was given; raises UsageError for none and for more."""
+    name = at_most_one_name(*names)
+    if name is None:
+        raise UsageError("No model is named", hint="launch list")
+    return name
+
+
+def at_most_one_name(*names: str | None) -> str | None:
+    """Return the name that was given, or None; raises UsageError for more than one."""
     given = [name for name in names if name is not None]
     if len(given) > 1:
         raise UsageError(named_twice(given))
-    if not given:
-        raise UsageError("No model is named", hint="launch list")
-    return given[0]
+    return next(iter(given), None)
 
 
 def _only_model(lock_file: Path) -> str:

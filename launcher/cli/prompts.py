@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from engines.generation import Result, Target
     from engines.messages import Message
     from engines.session import Session, Stream
-    from launcher.instance import Instance
 
 
 def read_prompts(given: Sequence[str]) -> list[str]:
@@ -62,13 +61,17 @@ class Manner(NamedTuple):
 TEMPLATED = Manner()
 
 
+def check_manner(ask: Ask, manner: Manner) -> None:
+    """Raise UsageError for what cannot be asked in this manner of any model."""
+    if ask.json_schema is not None and (manner.is_raw or manner.suffix is not None):
+        raise UsageError("`--json-schema` is for a conversation, not for `--raw` or `--suffix`")
+
+
 def check(plan: Plan, ask: Ask, manner: Manner = TEMPLATED) -> None:
     """Refuse what engine or model would refuse, before anything is fetched or started."""
-    schema = ask.schema()
-    if not (ask.sampling() or schema or manner.suffix is not None):
+    check_manner(ask, manner)
+    if not (ask.sampling() or ask.schema() or manner.suffix is not None):
         return
-    if schema is not None and (manner.is_raw or manner.suffix is not None):
-        raise UsageError("`--json-schema` is for a conversation, not for `--raw` or `--suffix`")
     from launcher.targets import target_of
 
     _draft(target_of(plan), plan, ask, manner)
@@ -86,22 +89,23 @@ def _draft(target: Target, plan: Plan, ask: Ask, manner: Manner) -> None:
         chat_request(target, "?", ask.sampling(), json_schema=ask.schema())
 
 
-def answer(instance: Instance, output: Output, questions: Sequence[str], ask: Ask, manner: Manner) -> None:
+def answer(session: Session, output: Output, questions: Sequence[str], ask: Ask, manner: Manner) -> None:
     """Print the answer to each question in turn, as it is made."""
-    from engines.session import Session
-
-    session = Session(instance.process.address, instance.target)
-    is_raw = manner.is_raw or "chat" not in instance.plan.model.abilities
-    if is_raw and not manner.is_raw and manner.suffix is None:
-        output.say(f"`{instance.plan.name}` has no chat template: the prompt is given as it is")
     noted: set[str] = set()
     for number, question in enumerate(questions):
         if number and not output.as_json:
             output.write("\n")
-        stream = _ask(session, question, ask, manner._replace(is_raw=is_raw))
-        with instance.explaining():
-            result = print_stream(stream, output, is_last=number == len(questions) - 1)
+        stream = _ask(session, question, ask, manner)
+        result = print_stream(stream, output, is_last=number == len(questions) - 1)
         say_notes(result, output, noted)
+
+
+def possible(manner: Manner, name: str, abilities: frozenset[str], output: Output) -> Manner:
+    """Return the manner that a model is capable of: one without a template gets prompts as they are, which is said."""
+    if manner.is_raw or manner.suffix is not None or "chat" in abilities:
+        return manner
+    output.say(f"`{name}` has no chat template: the prompt is given as it is")
+    return manner._replace(is_raw=True)
 
 
 def _ask(session: Session, question: str, ask: Ask, manner: Manner) -> Stream[Any]:

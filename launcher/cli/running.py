@@ -75,9 +75,14 @@ def answer(
 ) -> None:
     """Answer the questions and leave."""
     prompts.check(plan, ask, manner)
+    from engines.session import Session
+
     instance = attach_or_start(plan, output, sharing)
     try:
-        prompts.answer(instance, output, questions, ask, manner)
+        target = instance.target
+        manner = prompts.possible(manner, target.name, target.abilities, output)
+        with instance.explaining():
+            prompts.answer(Session(instance.process.address, target), output, questions, ask, manner)
     finally:
         instance.stop()
 
