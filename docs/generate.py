@@ -47,6 +47,11 @@ ADDRESSES = {
 COMMANDS = (
     "",
     "chat",
+    "ps",
+    "logs",
+    "stop",
+    "restart",
+    "reload",
     "list",
     "inspect",
     "check",

@@ -27,13 +27,15 @@ KIND = "instances"
 # Every process of an engine has its instance's number in this variable: what a killed guard leaves is found by it.
 MARK = "LAUNCH_INSTANCE"
 STOP_LIMIT_S = 20.0
+# A guard that nobody needs any more has ended its engine by then, whatever that does.
+ENDS_WITHIN_S = 10.0
 
 
 class Record(NamedTuple):
     """An instance as others see it.
 
-    `guard` ends its engine; `owner` started it, and `is_left` where that was a server that has been killed. `key` is
-    the same for all plans that it can stand in for.
+    `guard` ends its engine; `owner` started it, and `left_at_s` is when that was a server that was found dead. `key`
+    is the same for all plans that it can stand in for.
     """
 
     number: str
@@ -52,7 +54,7 @@ class Record(NamedTuple):
     owner: Process
     began_s: float
     is_ready: bool = False
-    is_left: bool = False
+    left_at_s: float | None = None
 
     @property
     def pid(self) -> int:
@@ -65,8 +67,8 @@ class Record(NamedTuple):
 
     @property
     def state(self) -> str:
-        """`ready`, `loading`, or `stopping` where it serves nobody any more."""
-        if self.is_left:
+        """`ready`, `loading`, or `stopping` where its server was killed; what is there after that, others use."""
+        if self.left_at_s is not None and time.time() - self.left_at_s < ENDS_WITHIN_S:
             return "stopping"
         return "ready" if self.is_ready else "loading"
 
@@ -119,10 +121,10 @@ def forget(instance: Record) -> None:
 
 
 def leave(owner: Process) -> None:
-    """Note of the instances of a server that it was killed: they end, or have ended."""
+    """Note of the instances of a server that it was killed, so that they end unless others use them."""
     for each in _read_all():
         if each.owner == owner and is_running(each.guard):
-            update(each._replace(is_left=True))
+            update(each._replace(left_at_s=time.time()))
 
 
 def running_instances() -> list[Record]:

@@ -55,10 +55,17 @@ def models_of(server: Server, running: Sequence[Running]) -> list[Running]:
 def _behind(server: Server, statuses: Sequence[ModelStatus] | None, instances: dict[str, Record]) -> Iterator[Running]:
     if statuses is not None:
         for status in statuses:
-            yield Running(status, server, instances.get(status.instance or ""))
+            yield _checked(Running(status, server, instances.get(status.instance or "")))
         return
     owned = [each for each in instances.values() if each.owner == server.process]
     for each in owned:
         yield Running(status_of(each)._replace(state=NOT_ANSWERING), server, each)
     if not owned:
         yield Running(ModelStatus(server.name, (), NOT_ANSWERING, None, "", "", "", "", 0, 0, 0, 0, None), server, None)
+
+
+def _checked(running: Running) -> Running:
+    """Return it with what the system says of its engine, which the server may hear of later, or never."""
+    if running.status.state != "ready" or running.instance is not None:
+        return running
+    return running._replace(status=running.status._replace(state="failed", cause="its engine has ended"))

@@ -8,7 +8,7 @@ import time
 from launcher.cli.options import Printing
 from launcher.memory import bytes_below
 from launcher.output import format_bytes, format_clock, is_terminal
-from launcher.overview import NOT_ANSWERING, Running, running_models
+from launcher.overview import Running, running_models
 
 HEADINGS = (
     *("NAME", "FORMAT", "QUANT", "ENGINE", "DEVICE", "CONTEXT", "RUN/QUEUE"),
@@ -24,9 +24,8 @@ def command(printing: Printing) -> None:
     if not found:
         output.say("nothing runs")
     output.table(HEADINGS, [_row(*each) for each in found], [record_of(*each) for each in found])
-    for each, _ in found:
-        if each.status.state == NOT_ANSWERING and each.server is not None:
-            output.say(f"process {each.server.process.pid} serves {each.server.url} and does not answer")
+    for server in dict.fromkeys(each.server for each, _ in found if each.server is not None and each.server.file):
+        output.say(f"{server.name}, pid {server.process.pid}: {server.file} · launch stop {server.name}")
 
 
 def _memory_of(running: Running) -> int | None:

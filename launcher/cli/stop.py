@@ -87,8 +87,13 @@ def _stop_model(model: Running, running: list[Running], output: Output) -> None:
     if model.server is None or model.server.is_embedded:
         if model.instance is not None:
             _end_instance(model.instance, output)
-    elif len(models_of(model.server, running)) == 1 or not model.is_answering:
+    elif len(models_of(model.server, running)) == 1:
         end_server(model.server, output)
+    elif not model.is_answering:
+        raise LaunchError(
+            f"`{model.server.name}` does not answer, so that `{model.status.name}` cannot be unloaded",
+            hint=f"launch stop {model.server.name}",
+        )
     else:
         _unload(model.server, model.status.name, output)
 
