@@ -21,6 +21,8 @@ from engines.index import CAPABILITIES, capabilities_for
 from launcher.cli.main import main as run
 from launcher.gateway.parameters import PATHS, Route, meaning_of, parameters_of
 from launcher.inspection import describe_format
+from launcher.serve_schema import EndpointOptions, ModelOptions, ServedEntry
+from launcher.serve_schema import json_schema as serve_file_schema
 from registry.schema import json_schema
 from registry.spec import (
     FEATURES,
@@ -92,6 +94,8 @@ def pages() -> dict[str, str]:
     models = _built_in_models()
     return {
         "generated/schema.md": NOTE + _schema_page(),
+        "generated/serve-file.md": NOTE + _serve_file_page(),
+        "generated/launch.schema.json": json.dumps(serve_file_schema(), indent=1) + "\n",
         "generated/engines.md": NOTE + _engines_page(),
         "generated/commands.md": NOTE + "\n".join(_command_help(command) for command in COMMANDS),
         "generated/engines-measured.md": NOTE
@@ -205,6 +209,19 @@ def _type_of(value: Mapping[str, Any]) -> str:
         return f"mapping to {_type_of(_values_of(value))}"
     words = {"string": "text", "integer": "whole number", "boolean": "true or false", "number": "number"}
     return words.get(value.get("type", ""), "anything")
+
+
+def _serve_file_page() -> str:
+    """Return the keys of `launch.yaml` by where they may stand."""
+    options, endpoint, served = (each.model_json_schema() for each in (ModelOptions, EndpointOptions, ServedEntry))
+    own = {key: value for key, value in served["properties"].items() if key not in options["properties"]}
+    whole = {key: value for key, value in endpoint["properties"].items() if key not in options["properties"]}
+    sections = (
+        ("In a model", served | {"properties": own}),
+        ("In a model, or in `defaults`", options),
+        ("In `defaults`", endpoint | {"properties": whole}),
+    )
+    return "\n".join(_section(title, definition) for title, definition in sections)
 
 
 # --- engines ---------------------------------------------------------------------------------------------------------
@@ -529,7 +546,7 @@ def main(arguments: Sequence[str]) -> int:
     """Write the pages that differ, or with `--check` only name them; return the exit status."""
     wanted = pages()
     made = {
-        path.relative_to(FOLDER).as_posix() for part in ("generated", "models") for path in (FOLDER / part).glob("*.md")
+        path.relative_to(FOLDER).as_posix() for part in ("generated", "models") for path in (FOLDER / part).glob("*.*")
     }
     stale = [name for name, text in wanted.items() if name not in made or (FOLDER / name).read_text("utf-8") != text]
     forgotten = sorted(made - set(wanted))

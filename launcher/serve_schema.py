@@ -37,7 +37,7 @@ def _written_as(parse: Callable[[str], object]) -> BeforeValidator:
         parse(text)
         return text
 
-    return BeforeValidator(check, json_schema_input_type=int | float | str)
+    return BeforeValidator(check, json_schema_input_type=int | str)
 
 
 def _known_to(read: Callable[[Any], object]) -> AfterValidator:
@@ -148,9 +148,9 @@ class EndpointOptions(_Options):
 class ModelOptions(_Options):
     """Options of one model; under `defaults`, of all that do not say otherwise."""
 
-    model_format: FormatName | None = Field(None, description="`pytorch`, `gptq`, `awq`, `gguf`, …")
+    model_format: FormatName | None = Field(None, description="What the weights are stored as")
     quantization: Filled | None = Field(None, description="`Q4_K_M`, `Int4`, `8-bit`, `none`, …")
-    size_in_billions: Size | None = None
+    size_in_billions: Size | None = Field(None, description="`7`, `0.5`, `0_5` or `7b`")
     engine: Engine | None = Field(None, description="`llama.cpp`, `transformers`, `vllm`, …")
     hub: Hubs | None = Field(None, description="`huggingface`, `modelscope`, or both in an order: `a,b`")
     revision: Filled | None = Field(None, description="A branch, tag or commit instead of the pinned one")
@@ -171,7 +171,7 @@ class ModelOptions(_Options):
     )
     keep: Time | None = Field(None, description="How long it stays without a request: `90s`, `10m`, `2h`")
     pinned: bool | None = Field(None, description="Never unload it to make room for another")
-    max_queue: Wait | None = Field(None, description="Requests that may wait for it")
+    max_queue: Wait | None = Field(None, description="Requests that may wait for it; without it 16 for each at once")
 
 
 class DefaultsEntry(ModelOptions, EndpointOptions):

@@ -95,7 +95,7 @@ class Document:
         try:
             return validate(data)
         except ValidationError as error:
-            raise _schema_error(self, error, schema(), key) from error
+            raise _schema_error(self, error, schema, key) from error
 
     def build(self, node: yaml.Node, key: Key = ()) -> Any:
         self.lines.setdefault(key, node.start_mark.line + 1)
@@ -189,16 +189,18 @@ def _read_document(path: Path, node: yaml.Node, spell: Spelling) -> Document:
     return document
 
 
-def _schema_error(document: Document, error: ValidationError, schema: Schema, prefix: Key) -> SchemaError:
+def _schema_error(
+    document: Document, error: ValidationError, schema: Callable[[], Schema], prefix: Key
+) -> SchemaError:
     """Return the first thing wrong, unknown keys before all, since a typo also makes the right key missing."""
     first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     cause = first.get("ctx", {}).get("error")
     key = tuple(part for part in first["loc"] if part != "[key]") + getattr(cause, "key", ())
     if first["type"] == "extra_forbidden":
-        near = _did_you_mean(str(key[-1]), _allowed_beside(schema, key))
+        near = _did_you_mean(str(key[-1]), _allowed_beside(schema(), key))
         return document.error("is not a key", (*prefix, *key), hint=near)
     if first["type"] == "literal_error":
-        message, hint = _not_a_choice(first["input"], _choices_at(schema, key))
+        message, hint = _not_a_choice(first["input"], _choices_at(schema(), key))
         return document.error(message, (*prefix, *key), hint=hint)
     message = _WRONG_TYPES.get(first["type"]) or first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     given = first["input"]
