@@ -134,7 +134,7 @@ def running_instances() -> list[Record]:
         if is_running(each.guard):
             found.append(each)
         else:
-            _sweep(each.number)
+            _sweep(each)
             forget(each)
     return sorted(found, key=lambda each: each.began_s)
 
@@ -155,19 +155,26 @@ def stop(instance: Record) -> Process | None:
         os.kill(instance.guard.pid, signal.SIGTERM)
     if left := wait_ended([instance.guard], STOP_LIMIT_S):
         return left
-    _sweep(instance.number)
+    _sweep(instance)
     forget(instance)
     return None
 
 
-def _sweep(number: str) -> None:
-    """End the processes that have an instance's mark: their guard is gone."""
+def _sweep(instance: Record) -> None:
+    """End the processes that have an instance's mark, and remove its sockets: their guard is gone."""
     import psutil
+
+    from engines.process import guards_socket
 
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(MARK) == number:
+            if process.environ().get(MARK) == instance.number:
                 process.kill()
+    socket = Path(instance.socket)
+    with suppress(OSError):  # mostly the guard has removed them
+        for each in (socket, guards_socket(instance.address)):
+            each.unlink(missing_ok=True)
+        socket.parent.rmdir()
 
 
 def _read_all() -> Iterator[Record]:

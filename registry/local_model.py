@@ -43,7 +43,7 @@ def _model_of_file(path: Path) -> Model:
         sources=(Source(hub="local", repo_id=str(path), file=path.name),),
     )
     abilities = ("chat",) if facts.has_template else ("generate",)
-    return Model(name=path.stem, specs=(spec,), abilities=abilities, context_length=facts.context_length)
+    return Model(name=_plain(path.stem), specs=(spec,), abilities=abilities, context_length=facts.context_length)
 
 
 def _model_of_folder(path: Path) -> Model:
@@ -75,12 +75,17 @@ def _model_of_configuration(path: Path, configuration: Mapping[str, Any]) -> Mod
     )
     abilities = ("chat",) if _has_template(path) else ("generate",)
     return Model(
-        name=path.name,
+        name=_plain(path.name),
         specs=(spec,),
         abilities=abilities,
         context_length=configuration.get("max_position_embeddings"),
         chat=Chat(),
     )
+
+
+def _plain(name: str) -> str:
+    """Return a name that no command line takes for an option, and that writes nothing to a terminal but itself."""
+    return "".join(filter(str.isprintable, name)).lstrip("-") or "model"
 
 
 def _has_template(path: Path) -> bool:

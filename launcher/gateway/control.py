@@ -31,9 +31,10 @@ async def controlling(controlled: Controlled, origin: Origin, url: str) -> Async
     runner = web.AppRunner(_application(controlled), access_log=None, shutdown_timeout=DRAIN_S)
     try:
         await runner.setup()
-        await web.UnixSite(runner, str(folder / SOCKET_NAME)).start()
+        # Before there is a socket: of who is killed in between, nothing is left that nobody knows of.
         server = new_server(origin, url, folder / SOCKET_NAME)
         try:
+            await web.UnixSite(runner, server.control).start()
             yield server
         finally:
             forget(server)
