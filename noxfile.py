@@ -107,6 +107,17 @@ def downloads(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Record what happens to launches when files, engines, clients and kills misbehave; with real engines, too."""
+    install(session, "-e", ".[test]")
+    tests = [str(file) for file in sorted(Path("tests").glob("*/test_faults_*.py"))]
+    session.run("pytest", "-m", "not downloads", *tests, env={"FAULTS_RECORD": "1", **index_variables()})
+    session.run("python", "docs/generate.py")
+    record = ("docs/faults-launches.json", "docs/generated")
+    session.run("git", "diff", "--exit-code", *record, external=True)
+
+
 @nox.session(name="bench-downloads")
 def bench_downloads(session: nox.Session) -> None:
     """Measure downloads against Hugging Face's own client, in pairs, from a server on this machine."""

@@ -87,6 +87,13 @@ FAULTS = {
     11: "The server is silent, slow or busy",
     12: "What is asked for cannot be had",
 }
+LAUNCH_FAULTS = {
+    13: "A hostile chat template",
+    14: "Hostile files and values",
+    15: "The engine ends, hangs, or will not end",
+    16: "The launcher is killed with -9",
+    17: "Clients that may not ask, or misbehave",
+}
 
 
 def pages() -> dict[str, str]:
@@ -101,7 +108,9 @@ def pages() -> dict[str, str]:
         "generated/engines-measured.md": NOTE
         + _measured_page(json.loads((FOLDER / "engines-measured.json").read_text("utf-8"))),
         "generated/parameters.md": NOTE + "\n\n".join(map(_parameters_section, PATHS)) + "\n",
-        "generated/faults.md": NOTE + _faults_page(json.loads((FOLDER / "faults.json").read_text("utf-8"))),
+        "generated/faults.md": NOTE + _faults_page(_trials("faults.json")),
+        "generated/faults-launches.md": NOTE + _launch_faults_page(_trials("faults-launches.json")),
+        "generated/faults-counted.md": NOTE + _counted_page(_trials("faults.json"), _trials("faults-launches.json")),
         "models/index.md": _models_index(models),
         **{f"models/{model.name}.md": _model_page(model) for model in models},
     }
@@ -470,16 +479,48 @@ def _network(network: Architecture) -> Iterator[str]:
     yield from (f"**{what.capitalize()}:** {value}" for what, value in words.items() if value)
 
 
-# --- faults that downloads survive -----------------------------------------------------------------------------------
+# --- faults that are survived ----------------------------------------------------------------------------------------
+
+
+def _trials(name: str) -> list[dict[str, Any]]:
+    trials: list[dict[str, Any]] = json.loads((FOLDER / name).read_text("utf-8"))
+    return trials
 
 
 def _faults_page(trials: Sequence[Mapping[str, Any]]) -> str:
     """Return what was tried against downloads and what happened, as `nox -s downloads` recorded it."""
-    sections = [_fault(title, [each for each in trials if each["fault"] == fault]) for fault, title in FAULTS.items()]
     corrupt = sum(trial["corrupt_files"] for trial in trials)
     twice = sum(trial["twice_bytes"] or 0 for trial in trials)
     total = f"In {len(trials)} trials: corrupt files accepted **{corrupt}**, bytes fetched twice **{twice}**.\n"
-    return "\n".join([*sections, total])
+    return "\n".join([*_faults(FAULTS, trials), total])
+
+
+def _launch_faults_page(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was tried against launches and what happened, as `nox -s faults` recorded it."""
+    lost, left = (sum(trial[name] for trial in trials) for name in ("lost", "left"))
+    total = (
+        f"In {len(trials)} trials: requests that got neither an answer nor an error **{lost}**, processes, sockets and "
+        f"records left **{left}**.\n"
+    )
+    return "\n".join([*_faults(LAUNCH_FAULTS, trials), total])
+
+
+def _counted_page(downloads: Sequence[Mapping[str, Any]], launches: Sequence[Mapping[str, Any]]) -> str:
+    """Return how often each fault was tried, and what was lost."""
+    rows = [
+        *(_counted(title, downloads, fault, ("corrupt_files", "twice_bytes")) for fault, title in FAULTS.items()),
+        *(_counted(title, launches, fault, ("lost", "left")) for fault, title in LAUNCH_FAULTS.items()),
+    ]
+    return _table(("Fault", "Trials", "Lost or left behind"), rows)
+
+
+def _counted(title: str, trials: Sequence[Mapping[str, Any]], fault: int, harms: Sequence[str]) -> tuple[str, str, str]:
+    tried = [trial for trial in trials if trial["fault"] == fault]
+    return title, str(len(tried)), str(sum(trial[harm] or 0 for trial in tried for harm in harms))
+
+
+def _faults(titles: Mapping[int, str], trials: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    return (_fault(title, [each for each in trials if each["fault"] == fault]) for fault, title in titles.items())
 
 
 def _fault(title: str, trials: Sequence[Mapping[str, Any]]) -> str:

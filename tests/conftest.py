@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.faults import Trials
+from tests.fakes.faults import LaunchTrial, Trial, Trials
 from tests.fakes.hub import HubServer
 from tests.weights.build import KEPT
 from tests.weights.built import BuiltWeights
@@ -116,9 +116,17 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 
 @pytest.fixture(scope="session")
-def trials() -> Iterator[Trials]:
+def trials() -> Iterator[Trials[Trial]]:
     """Return the record of what was tried against the downloads, which docs/generated/faults.md shows."""
-    kept = Trials()
+    kept = Trials(Trial, "faults.json")
+    yield kept
+    kept.write()
+
+
+@pytest.fixture(scope="session")
+def launch_trials() -> Iterator[Trials[LaunchTrial]]:
+    """Return the record of what was tried against launches, which docs/generated/faults-launches.md shows."""
+    kept = Trials(LaunchTrial, "faults-launches.json")
     yield kept
     kept.write()
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from launcher.cli.main import main
+from tests.fakes.faults import LaunchTrial, Trials
 from tests.fakes.hub import HubServer
 from tests.fakes.published import publish, write_entry
 from tests.fakes.scripted_engine import wait_until_gone
+from tests.launcher.aftermath import Aftermath
 from tests.launcher.commands import Done, Run, processes_with
 
 
@@ -41,3 +43,11 @@ def published(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Publish the model `own` on both hubs, name it in the catalogue, and return its commit."""
     monkeypatch.setenv("LAUNCH_REGISTRY", str(write_entry(tmp_path)))
     return publish(hub)
+
+
+@pytest.fixture
+def aftermath(run: Run, launch_trials: Trials[LaunchTrial]) -> Iterator[Aftermath]:
+    """Return what notes trials; after the test nothing may be left, and the next launch must work."""
+    noted = Aftermath(run)
+    yield noted
+    noted.close(launch_trials)

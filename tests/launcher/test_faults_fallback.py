@@ -33,7 +33,7 @@ def corrupt_files(home: Path) -> int:
     return sum(path.read_bytes() != WEIGHTS[FILE] for path in placed)
 
 
-def check(trials: Trials, home: Path, fault: int, tried: str, reason: str) -> None:
+def check(trials: Trials[Trial], home: Path, fault: int, tried: str, reason: str) -> None:
     """Pull, and record that the other hub gave the file with a word on the reason."""
     told: list[Progress] = []
     assert pull(NAME, progress=told.append).read_bytes() == WEIGHTS[FILE]
@@ -44,24 +44,24 @@ def check(trials: Trials, home: Path, fault: int, tried: str, reason: str) -> No
 
 
 @pytest.mark.usefixtures("modelscope")
-def test_wrong_bytes(hub: HubServer, trials: Trials, tmp_path: Path) -> None:
+def test_wrong_bytes(hub: HubServer, trials: Trials[Trial], tmp_path: Path) -> None:
     publish(hub)
     hub.flip_byte(FILE)
     check(trials, tmp_path / "home", 5, "one bit is wrong, every time", "vouched for")
 
 
 @pytest.mark.usefixtures("modelscope")
-def test_a_gated_repo(hub: HubServer, trials: Trials, tmp_path: Path) -> None:
+def test_a_gated_repo(hub: HubServer, trials: Trials[Trial], tmp_path: Path) -> None:
     publish(hub, gated=True)
     check(trials, tmp_path / "home", 12, "a gated repo, no token", "wants a login")
 
 
 @pytest.mark.usefixtures("modelscope")
-def test_no_such_repo(trials: Trials, tmp_path: Path) -> None:
+def test_no_such_repo(trials: Trials[Trial], tmp_path: Path) -> None:
     check(trials, tmp_path / "home", 12, "no such repo", "has no repo")
 
 
-def test_wrong_bytes_on_both(hub: HubServer, modelscope: HubServer, trials: Trials, tmp_path: Path) -> None:
+def test_wrong_bytes_on_both(hub: HubServer, modelscope: HubServer, trials: Trials[Trial], tmp_path: Path) -> None:
     for each in (hub, modelscope):
         publish(each)
         each.flip_byte(FILE)
@@ -74,7 +74,7 @@ def test_wrong_bytes_on_both(hub: HubServer, modelscope: HubServer, trials: Tria
 
 
 def test_a_file_that_is_gone_while_it_comes(
-    hub: HubServer, modelscope: HubServer, trials: Trials, tmp_path: Path
+    hub: HubServer, modelscope: HubServer, trials: Trials[Trial], tmp_path: Path
 ) -> None:
     publish(hub)
     hub.breaks(FILE, Fault("cut", after_bytes=50_000), Fault("status", status=404, times=None))

@@ -27,7 +27,7 @@ Error = TypeVar("Error", bound=DownloadError)
 class Pulls:
     """Pulls of one file through one hub; `commit` is what it is pinned to."""
 
-    def __init__(self, hub: HubServer, name: str, trials: Trials, home: Path) -> None:
+    def __init__(self, hub: HubServer, name: str, trials: Trials[Trial], home: Path) -> None:
         self.hub = hub
         self.name = name
         self.home = home

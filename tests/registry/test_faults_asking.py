@@ -28,7 +28,7 @@ HOSTILE = {
 
 
 @pytest.fixture(params=["huggingface", "modelscope"])
-def pulls(request: pytest.FixtureRequest, hub: HubServer, trials: Trials, tmp_path: Path) -> Pulls:
+def pulls(request: pytest.FixtureRequest, hub: HubServer, trials: Trials[Trial], tmp_path: Path) -> Pulls:
     return Pulls(hub, request.param, trials, tmp_path / "home")
 
 
@@ -60,7 +60,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
-def test_a_hostile_archive(hub: HubServer, trials: Trials, tmp_path: Path, kind: str) -> None:
+def test_a_hostile_archive(hub: HubServer, trials: Trials[Trial], tmp_path: Path, kind: str) -> None:
     archive = pack_entries([(entry("params.json", 2), b"{}"), (ENTRIES[kind], b"evil"[: ENTRIES[kind].size])])
     commit = hub.add_repo("files/here", {"Small.tar": archive})
     facts = {"address": f"{hub.cdn_url}/files/here/{commit}/Small.tar", "md5": hashlib.md5(archive).hexdigest()}

@@ -18,7 +18,7 @@ import pytest
 from registry.errors import CacheNotWritableError, DiskFullError
 from registry.progress import Progress
 from registry.store import pull
-from tests.fakes.faults import Trials
+from tests.fakes.faults import Trial, Trials
 from tests.fakes.hub import Fault, HubServer
 from tests.fakes.weights import NAME, gguf_source
 from tests.registry.pulls import CONTENT, LARGE, Pulls, whole
@@ -29,7 +29,7 @@ SOME = 700_000
 
 
 @pytest.fixture(params=["huggingface", "modelscope"])
-def pulls(request: pytest.FixtureRequest, hub: HubServer, trials: Trials, tmp_path: Path) -> Pulls:
+def pulls(request: pytest.FixtureRequest, hub: HubServer, trials: Trials[Trial], tmp_path: Path) -> Pulls:
     return Pulls(hub, request.param, trials, tmp_path / "home")
 
 

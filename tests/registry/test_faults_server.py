@@ -23,7 +23,7 @@ SOME = 700_000
 
 
 @pytest.fixture(params=["huggingface", "modelscope"])
-def pulls(request: pytest.FixtureRequest, hub: HubServer, trials: Trials, tmp_path: Path) -> Pulls:
+def pulls(request: pytest.FixtureRequest, hub: HubServer, trials: Trials[Trial], tmp_path: Path) -> Pulls:
     return Pulls(hub, request.param, trials, tmp_path / "home")
 
 
@@ -138,7 +138,7 @@ def test_other_bytes_behind_the_pinned_commit(pulls: Pulls) -> None:
 
 @pytest.mark.parametrize("is_interrupted", [True, False])
 def test_a_file_that_nobody_vouches_for_changes(
-    hub: HubServer, trials: Trials, tmp_path: Path, is_interrupted: bool
+    hub: HubServer, trials: Trials[Trial], tmp_path: Path, is_interrupted: bool
 ) -> None:
     hub.add_repo(REPO, {NAME: CONTENT})
     url = f"{hub.huggingface_url}/{REPO}/resolve/main/{NAME}"
