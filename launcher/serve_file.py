@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from engines.environment import is_version
 from registry.errors import CatalogueError, SchemaError
 from registry.local_model import is_path
 
@@ -22,7 +23,11 @@ _FILES = ("api_key_file", "tls_cert", "tls_key", "locked")
 
 
 class ServedModel(NamedTuple):
-    """A model that an endpoint serves, and how; `keep_s` None: it stays until its memory is needed."""
+    """A model that an endpoint serves, and how.
+
+    `aliases` are those that it has besides the catalogue's; `request` is merged from the file's defaults and its own
+    words. Without `keep_s` it stays until its memory is needed, without `max_queue` the endpoint's own holds.
+    """
 
     name: str
     model: str
@@ -37,8 +42,8 @@ class ServedModel(NamedTuple):
 class ServeFile(NamedTuple):
     """What a `launch.yaml` says.
 
-    `options` are those of `launch serve` itself, by their names in Python and as the command line takes them: they may
-    stand in for its defaults. A model's `max_queue` is its own; None leaves it to that option.
+    `options` are those of `launch serve` itself, by their names in Python and as the command line takes them, so that
+    they may stand in for its defaults.
     """
 
     path: Path
@@ -52,14 +57,14 @@ def read_serve_file(path: Path) -> ServeFile:
     Raises SchemaError with file, line and key, CatalogueError for a file or a layer that cannot be read.
     """
     from launcher.serve_schema import EndpointOptions, ServeFileEntry, json_schema, keys_of
-    from registry.yaml_file import own_entries
+    from registry.yaml_file import check_own_entries
 
     document = _read_document(path)
-    own_entries(document)
+    check_own_entries(document)
     entry = document.validated(ServeFileEntry.model_validate, json_schema)
-    defaults = _given(entry.defaults, folder=path.parent.absolute())
+    defaults = _given(entry.defaults, _folder_of(document))
     names = {name: key.replace("-", "_") for key, name in keys_of(EndpointOptions).items()}
-    options = {names[name]: value for name, value in defaults.items() if name in names}
+    options = {names[name]: value for name, value in defaults.items() if name in names and value is not None}
     return ServeFile(path, options, tuple(_models(document, entry, defaults)))
 
 
@@ -74,13 +79,17 @@ def _read_document(path: Path) -> Document:
     return documents[0]
 
 
+def _folder_of(document: Document) -> Path:
+    return Path(document.file).parent.absolute()
+
+
 def _spell(key: Key, name: str) -> str:
     """Return an option's name with hyphens, whichever the file has."""
     is_option = key == ("defaults",) or (len(key) == 2 and key[0] == "models")
     return name.replace("_", "-") if is_option else name
 
 
-def _given(options: BaseModel | None, *, folder: Path) -> dict[str, Any]:
+def _given(options: BaseModel | None, folder: Path) -> dict[str, Any]:
     """Return the options that are said, with paths from the file's folder; None takes a default back."""
     if options is None:
         return {}
@@ -101,7 +110,7 @@ def _is_file(name: str, value: str) -> bool:
         case "model":
             return is_path(value)
         case "environment":
-            return "/" in value or value.startswith(".")
+            return value not in ("auto", "current", "managed") and not is_version(value)
     return name in _FILES
 
 
@@ -109,12 +118,12 @@ def _models(document: Document, entry: ServeFileEntry, defaults: Mapping[str, An
     """Yield the models; raises SchemaError for one that there is not, or that would answer to another's name."""
     from registry.catalogue import read_layers
 
-    layers = _layers(document, entry)
+    folder, layers = _folder_of(document), _layers(document, entry)
     catalogue = read_layers(layers)
     taken: dict[str, Key] = {}
     for index, served in enumerate(entry.models):
         key = ("models", index)
-        own = _given(served, folder=Path(document.file).parent.absolute())
+        own = _given(served, folder)
         found = _own_name(document, (*key, "model"), own["model"], catalogue)
         name = served.name or found
         _take(document, taken, name, (*key, "name" if served.name else "model"))
@@ -125,7 +134,7 @@ def _models(document: Document, entry: ServeFileEntry, defaults: Mapping[str, An
 
 def _layers(document: Document, entry: ServeFileEntry) -> tuple[Path, ...]:
     """Return the layers that the file names, and after them the file itself for its own entries."""
-    folder = Path(document.file).parent.absolute()
+    folder = _folder_of(document)
     layers = []
     for index, layer in enumerate(entry.registry or ()):
         if isinstance(layer, str):

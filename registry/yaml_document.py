@@ -189,9 +189,7 @@ def _read_document(path: Path, node: yaml.Node, spell: Spelling) -> Document:
     return document
 
 
-def _schema_error(
-    document: Document, error: ValidationError, schema: Callable[[], Schema], prefix: Key
-) -> SchemaError:
+def _schema_error(document: Document, error: ValidationError, schema: Callable[[], Schema], prefix: Key) -> SchemaError:
     """Return the first thing wrong, unknown keys before all, since a typo also makes the right key missing."""
     first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     cause = first.get("ctx", {}).get("error")

@@ -24,9 +24,10 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def own_entries(document: Document) -> list[dict[str, Any]]:
-    """Return the entries of a `launch.yaml`'s own, which stand among its layers' paths; raises SchemaError."""
-    return [document.validated(validate_entry, json_schema, key) for key in _own_places(document)]
+def check_own_entries(document: Document) -> None:
+    """Raise SchemaError for a wrong one among the entries of a `launch.yaml`'s own, which stand among its layers."""
+    for key in _own_places(document):
+        document.validated(validate_entry, json_schema, key)
 
 
 def _places_of(document: Document) -> list[Key]:

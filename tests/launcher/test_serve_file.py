@@ -153,9 +153,10 @@ models:
 
 
 def test_nothing_takes_a_default_back(path: Path) -> None:
-    head = "defaults: {keep: 10m, quantization: Q4_K_M}\n"
-    (model,) = read(path, f"{head}models:\n  - model: smollm2-instruct\n    keep:\n    quantization: null\n").models
-    assert (model.keep_s, model.request) == (None, {})
+    head = "defaults: {keep: 10m, quantization: Q4_K_M, locked: true, port: null}\n"
+    own = "    keep:\n    quantization: null\n    locked: false\n"
+    file = read(path, f"{head}models:\n  - model: smollm2-instruct\n{own}")
+    assert (file.models[0].keep_s, file.models[0].request, file.options) == (None, {}, {})
 
 
 def test_underscores_equal_hyphens(path: Path) -> None:
@@ -210,7 +211,7 @@ def test_options_of_the_endpoint_are_those_of_the_command_line(
 def test_paths_are_from_the_file_s_folder(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     head = "defaults: {api-key-file: keys, tls-cert: ~/cert.pem, tls-key: /key.pem, access-log: ../log}\n"
-    model = "{model: smollm2-instruct, locked: true, environment: ./venv}"
+    model = "{model: smollm2-instruct, locked: true, environment: venv}"
     file = read(path, f"{head}models: [{model}]\n")
     assert file.options == {
         "api_key_file": f"{tmp_path}/keys",

@@ -243,6 +243,22 @@ def test_a_file_may_hold_none(path: Path, text: str) -> None:
     assert read_entries(path) == []
 
 
+def test_of_a_launch_yaml_the_own_entries_are_read(path: Path) -> None:
+    own = "\n".join(f"    {line}" for line in GOOD.splitlines()[1:])
+    path.write_text(f"defaults: {{port: 1}}\nmodels: [good]\nregistry:\n  - a/layer\n  - name: good\n{own}\n")
+    assert [entry["name"] for entry in read_entries(path)] == ["good"]
+
+
+@pytest.mark.parametrize("text", ["models: [x]\n", "defaults:\n", "registry:\n", "registry: [a/layer]\n"])
+def test_a_launch_yaml_may_hold_none(path: Path, text: str) -> None:
+    path.write_text(text)
+    assert read_entries(path) == []
+
+
+def test_an_entry_with_a_section_s_name_is_an_entry_still(path: Path) -> None:
+    assert _error(path, GOOD + "models: [x]\n").message.endswith("`models` is not a key")
+
+
 def test_windows_line_ends_and_byte_order_marks_are_read(path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
     assert read_entries(path)[0]["name"] == "good"
