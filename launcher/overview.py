@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from launcher.control import ModelStatus, ask_all, status_of
@@ -37,14 +37,13 @@ class Running(NamedTuple):
 def running_models() -> list[Running]:
     """Return all that runs, the oldest first, as of a second ago at most."""
     servers = running_servers()
-    told = ask_all(servers)
+    told = dict(zip(servers, ask_all(servers), strict=True))
+    if None in told.values():  # it may have been killed over this
+        told = {each: told[each] for each in running_servers() if each in told}
     instances = {each.number: each for each in running_instances()}
-    found = []
-    for server, statuses in zip(servers, told, strict=True):
-        found += list(_behind(server, statuses, instances))
+    found = [each for server, statuses in told.items() for each in _behind(server, statuses, instances)]
     seen = {each.instance.number for each in found if each.instance is not None}
-    found += [Running(status_of(each), None, each) for number, each in instances.items() if number not in seen]
-    return found
+    return found + [Running(status_of(each), None, each) for number, each in instances.items() if number not in seen]
 
 
 def models_of(server: Server, running: Sequence[Running]) -> list[Running]:
@@ -52,16 +51,20 @@ def models_of(server: Server, running: Sequence[Running]) -> list[Running]:
     return [each for each in running if each.server == server]
 
 
-def _behind(server: Server, statuses: Sequence[ModelStatus] | None, instances: dict[str, Record]) -> Iterator[Running]:
-    if statuses is not None:
-        for status in statuses:
-            yield _checked(Running(status, server, instances.get(status.instance or "")))
-        return
+def _behind(
+    server: Server, statuses: Sequence[ModelStatus] | None, instances: Mapping[str, Record]
+) -> Iterator[Running]:
     owned = [each for each in instances.values() if each.owner == server.process]
-    for each in owned:
-        yield Running(status_of(each)._replace(state=NOT_ANSWERING), server, each)
-    if not owned:
-        yield Running(ModelStatus(server.name, (), NOT_ANSWERING, None, "", "", "", "", 0, 0, 0, 0, None), server, None)
+    if statuses is None:
+        alone = ModelStatus(server.name, (), NOT_ANSWERING, None, "", "", "", "", 0, 0, 0, 0, None)
+        for each in owned:
+            yield Running(status_of(each)._replace(state=NOT_ANSWERING), server, each)
+        if not owned:
+            yield Running(alone, server, None)
+    for status in statuses or ():
+        loading = (each for each in owned if status.state == each.state == "loading" and status.name == each.name)
+        instance = next(loading, None) if status.instance is None else instances.get(status.instance)
+        yield _checked(Running(status, server, instance))
 
 
 def _checked(running: Running) -> Running:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -232,6 +233,14 @@ def test_what_a_killed_server_leaves_is_removed(run: Run, process: subprocess.Po
     assert run("ps").err == "nothing runs\n"
     assert not Path(server.control).parent.exists()
     assert list(Path(os.environ["LAUNCH_CACHE"], "servers").iterdir()) == []
+
+
+def test_a_server_that_is_killed_over_the_question_is_not_shown(run: Run, process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGSTOP)
+    killing = threading.Timer(0.2, process.kill)
+    killing.start()
+    assert run("ps").err == "nothing runs\n"
+    killing.join()
 
 
 def test_the_engine_of_a_killed_server_is_stopping_or_gone(run: Run) -> None:
