@@ -19,7 +19,7 @@ from engines.base import Address
 from engines.endpoint import AT_THE_DOOR, NOTES, NOTES_APART, turned_away, unreachable
 from engines.exchanges import Exchange
 from engines.generation import Post
-from registry.errors import AccessError, BusyError, EndpointError, GenerationError
+from registry.errors import AccessError, BusyError, EndpointError, EngineEndedError, GenerationError
 
 if TYPE_CHECKING:
     import ssl
@@ -250,8 +250,8 @@ def connection_error(engine: str, error: Exception, *, is_endpoint: bool = False
     if is_endpoint:
         return GenerationError(f"`{engine}` broke off while it answered", details=[repr(error)])
     if getattr(error, "errno", None) in (errno.ENOENT, errno.ECONNREFUSED):
-        return GenerationError(f"`{engine}` is not running", hint="its log says why")
-    return GenerationError(f"`{engine}` ended while it answered", hint="its log says why", details=[repr(error)])
+        return EngineEndedError(f"`{engine}` is not running", hint="its log says why")
+    return EngineEndedError(f"`{engine}` ended while it answered", hint="its log says why", details=[repr(error)])
 
 
 @contextlib.contextmanager

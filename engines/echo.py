@@ -23,6 +23,7 @@ class Echo:
         systems=("Linux", "Darwin", "Windows"),
         automatic=False,
         needs_weights=False,
+        own_bytes=25_000_000,
         features=frozenset(FEATURES) - {"several_gpus"},
     )
     wire = Wire(counts_by_text=True)

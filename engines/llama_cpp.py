@@ -73,6 +73,7 @@ class LlamaCpp:
         engine=name,
         formats=(FormatSupport("gguf"),),
         ranks={"cpu": 0, "metal": 0, "rocm": 0, "vulkan": 0, "cuda": 1},
+        own_bytes=80_000_000,
         aliases=("llamacpp", "llama_cpp", "llama-cpp", "xllamacpp"),
         features=frozenset(FEATURES),
     )

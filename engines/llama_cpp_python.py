@@ -48,6 +48,7 @@ class LlamaCppPython:
         automatic=False,
         features=frozenset(("batch_invariant", "logprobs", "json_schema", "tools", "reasoning", "several_gpus")),
         setup_bytes=70_000_000,
+        own_bytes=90_000_000,
     )
     wire = Wire()
 

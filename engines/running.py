@@ -56,18 +56,25 @@ class RunningEngine(ABC):
     def is_alive(self) -> bool:
         return not self.wait_ended(0)
 
-    def wait_ready(self, timeout_s: float, on_line: Callable[[str], None] | None = None) -> None:
+    def wait_ready(
+        self,
+        timeout_s: float,
+        on_line: Callable[[str], None] = lambda line: None,
+        on_poll: Callable[[], None] = lambda: None,
+    ) -> None:
         """Return when the engine's health endpoint says that it is ready; `on_line` gets each new line of the log.
+
+        `on_poll` is called several times a second meanwhile; what it raises ends the engine.
 
         Raises LoadError, or OutOfMemoryError, where it ends before or needs longer; nothing is left of it then.
         """
         try:
-            self._poll_health(timeout_s, on_line or (lambda line: None))
+            self._poll_health(timeout_s, on_line, on_poll)
         except BaseException:
             self.stop()
             raise
 
-    def _poll_health(self, timeout_s: float, on_line: Callable[[str], None]) -> None:
+    def _poll_health(self, timeout_s: float, on_line: Callable[[str], None], on_poll: Callable[[], None]) -> None:
         started = time.monotonic()
         while True:
             is_ready = is_healthy(self.address)
@@ -75,6 +82,7 @@ class RunningEngine(ABC):
                 on_line(line)
             if is_ready:
                 return
+            on_poll()
             if not self.is_alive():
                 raise self.failure()
             waited_s = time.monotonic() - started

@@ -101,6 +101,7 @@ class Transformers:
         aliases=("hf", "huggingface"),
         features=frozenset({"batching", "logprobs", "json_schema", "tools", "reasoning", "several_gpus"}),
         setup_bytes=3_600_000_000,
+        own_bytes=500_000_000,
     )
     wire = Wire()
 

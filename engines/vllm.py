@@ -10,6 +10,7 @@ from engines.base import ROUTES, Address, Cause, Requirements, Settings, Wire
 from engines.builds import requirements_of
 from engines.variables import OFFLINE, visible_gpus
 from registry.cache import cache_folder
+from registry.memory import cache_bytes_per_token
 from registry.spec import Architecture, Capability, FactRule, FormatSupport, Machine
 
 RUNNER = Path(__file__).with_name("runners") / "vllm_server.py"
@@ -77,6 +78,7 @@ class Vllm:
         ),
         splits_heads=True,
         setup_bytes=3_000_000_000,
+        own_bytes=600_000_000,
     )
     wire = Wire(names={"reasoning_budget": "thinking_token_budget"}, routes=ROUTES)
 
@@ -126,18 +128,10 @@ class Vllm:
 
 
 def cache_bytes(architecture: Architecture, *, context_length: int, slots: int, value_bytes: int = 2) -> int | None:
-    """Return the memory in which vLLM's cache on a CPU holds `slots` whole contexts, None where facts are missing.
-
-    Keys and values [kv_heads, head_size] of each token and layer, in whole blocks.
-    """
-    layers, kv_heads = architecture.layers, architecture.kv_heads or architecture.heads
-    head_size = architecture.head_size
-    if head_size is None and architecture.hidden_size and architecture.heads:
-        head_size = architecture.hidden_size // architecture.heads
-    if not (layers and kv_heads and head_size):
-        return None
+    """Return the memory in which vLLM's cache on a CPU holds `slots` whole contexts, None where facts are missing."""
+    token_bytes = cache_bytes_per_token(architecture, value_bytes)
     blocks = slots * math.ceil(context_length / CPU_BLOCK_TOKENS) + 1
-    return blocks * CPU_BLOCK_TOKENS * 2 * layers * kv_heads * head_size * value_bytes
+    return token_bytes and blocks * CPU_BLOCK_TOKENS * token_bytes
 
 
 def _load_options(settings: Settings) -> tuple[str, ...]:

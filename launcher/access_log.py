@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from registry.errors import LaunchError
@@ -39,6 +40,17 @@ def open_access_log(where: str) -> AccessLog | None:
         return AccessLog(open(where, "a", encoding="utf-8", opener=_for_owner))
     except OSError as error:
         raise LaunchError(f"The access log `{where}` cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def opened_access_log(where: str) -> Iterator[AccessLog | None]:
+    """Yield the log that `open_access_log` returns, and close it."""
+    access_log = open_access_log(where)
+    try:
+        yield access_log
+    finally:
+        if access_log is not None:
+            access_log.close()
 
 
 def _for_owner(path: str, flags: int) -> int:

@@ -90,11 +90,18 @@ def attach(plan: Plan, keep_s: float = 0) -> Instance | None:
     return Instance(plan, process, target, hold(plan, files, plan.environment.python), found)
 
 
-def start_instance(plan: Plan, report: Report, *, is_probed: bool = True, keep_s: float = 0) -> Instance:
+def start_instance(
+    plan: Plan,
+    report: Report,
+    *,
+    is_probed: bool = True,
+    keep_s: float = 0,
+    on_poll: Callable[[], None] = lambda: None,
+) -> Instance:
     """Return the plan's engine, ready: it answers its health endpoint and, if `is_probed`, has generated a token.
 
-    It stays for `keep_s` after its last user. Raises EngineNotInstalledError, DownloadError, LoadError; whatever was
-    started is stopped then.
+    It stays for `keep_s` after its last user. `on_poll` is called several times a second while the engine loads; what
+    it raises ends that. Raises EngineNotInstalledError, DownloadError, LoadError; whatever was started is stopped then.
     """
     python = prepare_environment(plan, report)
     files = None
@@ -102,7 +109,7 @@ def start_instance(plan: Plan, report: Report, *, is_probed: bool = True, keep_s
         plan, files = fetch(plan, report)
     instance, started = _start(plan, python, files, keep_s)
     try:
-        _wait(instance, report, is_probed=is_probed)
+        _wait(instance, report, on_poll, is_probed=is_probed)
         started.share()
         instance.record = update(instance.record._replace(is_ready=True))
     except BaseException:
@@ -152,7 +159,7 @@ def _with_path(settings: Settings, path: Path) -> Settings:
     return settings if settings.model_path == path else settings._replace(model_path=path)
 
 
-def _wait(instance: Instance, report: Report, *, is_probed: bool) -> None:
+def _wait(instance: Instance, report: Report, on_poll: Callable[[], None], *, is_probed: bool) -> None:
     report(Progress("load", 0, None, f"loading {instance.plan.name}"))
 
     def tell(line: str) -> None:
@@ -160,7 +167,7 @@ def _wait(instance: Instance, report: Report, *, is_probed: bool) -> None:
             report(Progress("load", 0, None, stage))
         report(Progress("log", 0, None, line))
 
-    instance.process.wait_ready(READY_WITHIN_S, tell)
+    instance.process.wait_ready(READY_WITHIN_S, tell, on_poll)
     if is_probed:
         _probe(instance)
     report(Progress("load", 1, 1, "ready"))

@@ -173,7 +173,7 @@ class _Launched(_Handle):
 def open_gateway(handle: _Launched, exposure: Exposure) -> GatewayThread:
     """Return an endpoint in front of what was launched; raises PortInUseError."""
     from launcher.gateway import GatewayThread
-    from launcher.serving import served_by
+    from launcher.served import served_by
 
     return GatewayThread(served_by(handle._instance), exposure)
 

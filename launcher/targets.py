@@ -15,7 +15,7 @@ def target_of(plan: Plan, weights: Path | None = None) -> Target:
     engine = engine_named(plan.engine)
     stated = plan.model.generation
     return Target(
-        name=plan.name,
+        name=plan.settings.name,
         engine=plan.engine,
         wire=engine.wire,
         context_length=plan.context_length,

@@ -286,6 +286,12 @@ class GenerationError(EngineError):
     permanent = False
 
 
+class EngineEndedError(GenerationError):
+    """The engine ended while it answered, or before; the message says why where that is known."""
+
+    kind = "engine_ended"
+
+
 class EndpointError(EngineError):
     """An endpoint that runs elsewhere is out of reach, busy, or none.
 
@@ -328,6 +334,19 @@ class BusyError(EngineError):
     """As many requests wait for the engine as may; trying again is worth it after `retry_after_s`."""
 
     kind = "busy"
+    permanent = False
+
+    def __init__(
+        self, message: str, *, retry_after_s: int, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
+        self.retry_after_s = retry_after_s
+
+
+class UnavailableError(EngineError):
+    """The model is not loaded and cannot be for now; trying again is worth it after `retry_after_s`."""
+
+    kind = "unavailable"
     permanent = False
 
     def __init__(

@@ -292,6 +292,7 @@ class Capability(NamedTuple):
 
     `features` are names of FEATURES. Engines that are not `automatic` are used only when named. `setup_bytes` is what
     an environment takes to fetch, and `accelerator` what its build for one machine runs on; "": the machine's.
+    `own_bytes` of memory are its own, besides weights and cache, as measured with a model of 135M parameters.
     `splits_heads`: on several GPUs each takes a part of the attention heads, so that not every number of them will do.
     """
 
@@ -305,6 +306,7 @@ class Capability(NamedTuple):
     features: frozenset[str] = frozenset()
     needs_weights: bool = True
     setup_bytes: int = 0
+    own_bytes: int = 0
     accelerator: str = ""
     splits_heads: bool = False
 

@@ -18,6 +18,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     HIDDEN_DEFAULT: Entry("launch", "Resolve, fetch, start and serve one model here.", is_hidden=True),
     "chat": Entry("chat", "Talk to a model."),
+    "serve": Entry("serve", "Serve the models of launch.yaml behind one endpoint."),
     "ps": Entry("ps", "Show what runs."),
     "logs": Entry("logs", "Show what an engine or a server said."),
     "stop": Entry("stop", "End what runs."),

@@ -18,6 +18,7 @@ from launcher.cli.options import (
     Reach,
     Sharing,
     Traffic,
+    Watching,
     Which,
     at_most_one_name,
     model_of,
@@ -43,6 +44,7 @@ def command(
     elsewhere: Elsewhere,
     reach: Reach,
     traffic: Traffic,
+    watching: Watching,
     network: Network,
     pinned: Pinned,
     sharing: Sharing,
@@ -82,4 +84,4 @@ def command(
         if code := detaching.start_server(sys.argv[1:], output):
             raise typer.Exit(code)
     else:
-        running.serve(plan, output, reach.exposure(), traffic)
+        running.serve(plan, output, reach.exposure(), traffic, watching)

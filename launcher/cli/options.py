@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, cast, get
 
 import typer
 
+from launcher.care import Care
 from launcher.quantities import parse_context, parse_time_s
 from registry.errors import LaunchError
 
@@ -268,6 +269,22 @@ class Traffic(NamedTuple):
     access_log: Annotated[
         str, setting("--access-log", "WHERE", "A line of JSON for each request: off, on (stderr) or a file.")
     ] = "off"
+
+
+class Watching(NamedTuple):
+    """What is done about engines that crash or hang."""
+
+    max_restarts: Annotated[
+        int, setting("--max-restarts", "N", "How often in a row an engine that crashed is started again.", min=0)
+    ] = 3
+    hang_after: Annotated[
+        str, setting("--hang-after", "TIME", "End an engine that gave no sign of life for so long; 0: never.")
+    ] = "2m"
+
+    def care(self) -> Care:
+        """Return how engines are watched; raises UsageError for what is no time."""
+
+        return Care(self.max_restarts, quantity("--hang-after", self.hang_after, parse_time_s))
 
 
 class Printing(NamedTuple):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from launcher import describe
 from launcher.cli import prompts
 from launcher.cli.commands import near_command
-from launcher.cli.options import Ask, Sharing, Traffic
+from launcher.cli.options import Ask, Sharing, Traffic, Watching
 from launcher.instance import Instance, attach, start_instance
-from launcher.output import Output
+from launcher.output import Output, format_seconds
 from launcher.planning import Request, make_plan
 from launcher.plans import Plan
 from launcher.settling import settle
@@ -87,25 +87,35 @@ def answer(
         instance.stop()
 
 
-def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic) -> None:
+def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic, watching: Watching) -> None:
     """Serve the model to those of `exposure` until it is stopped."""
     from launcher import serving
-    from launcher.access_log import open_access_log
+    from launcher.access_log import opened_access_log
+    from launcher.fleet import Fleet
+    from launcher.serve_file import ServedModel
 
-    began = time.monotonic()
+    began, care = time.monotonic(), watching.care()
     exposure.check()
     for warning in exposure.warnings:
         output.warn(warning)
-    access_log = open_access_log(traffic.access_log)
-    plan = settle(plan, output.progress)
-    announce(plan, output)
-    for line in describe.engine_lines(plan):
-        output.say(line)
-    instance = start(plan, output, is_probed=True)
-    try:
-        served = serving.served_by(instance, max_queue=traffic.max_queue)
-        serving.serve(instance, served, output, exposure, access_log, took_s=time.monotonic() - began)
-    finally:
-        instance.stop()
-        if access_log is not None:
-            access_log.close()
+    with opened_access_log(traffic.access_log) as access_log:
+        plan = settle(plan, output.progress)
+        announce(plan, output)
+        for line in describe.engine_lines(plan):
+            output.say(line)
+        instance = start(plan, output, is_probed=True)
+
+        def ready(url: str) -> str:
+            context = f"context {plan.context_length:,} {describe.at_once(plan.concurrency)}"
+            took = format_seconds(time.monotonic() - began)
+            return f"ready in {took}   {url}   {context}   device {plan.device}"
+
+        try:
+            fleet = Fleet(care, serving.teller(output), ends_when_failed=True)
+            asked = plan.asked
+            model = ServedModel(plan.name, asked.model, (), asked.request, "start", None, True, traffic.max_queue)
+            fleet.adopt(fleet.add(model, instance.plan), instance)
+            origin = serving.own_origin(plan.name)
+            serving.serve(fleet, output, exposure, origin, access_log, ready=ready, model=plan.name)
+        finally:
+            instance.stop()

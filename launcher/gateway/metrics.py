@@ -42,6 +42,10 @@ class Metrics:
         self._queued = self._seconds("launch_queue_time_seconds", "How long requests waited for a slot.", "model")
         self._prompt_tokens = self._counter("launch_prompt_tokens", "Tokens that went in.", "model")
         self._completion_tokens = self._counter("launch_completion_tokens", "Tokens that came out.", "model")
+        self._loads = self._counter("launch_model_loads", "Engines that became ready.", "model")
+        self._load_seconds = self._seconds("launch_model_load_seconds", "How long engines took to be ready.", "model")
+        self._unloads = self._counter("launch_model_unloads", "Engines that were ended in order.", "model", "reason")
+        self._restarts = self._counter("launch_engine_restarts", "Engines started again after a crash.", "model")
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, labels, registry=self._registry)
@@ -62,6 +66,19 @@ class Metrics:
             self._first_token.labels(model).observe(record.first_token_s)
         self._prompt_tokens.labels(model).inc(record.prompt_tokens or 0)
         self._completion_tokens.labels(model).inc(record.completion_tokens or 0)
+
+    def count_load(self, model: str, seconds: float) -> None:
+        """Count an engine that is ready after so long."""
+        self._loads.labels(model).inc()
+        self._load_seconds.labels(model).observe(seconds)
+
+    def count_unload(self, model: str, reason: str) -> None:
+        """Count an engine that was ended in order."""
+        self._unloads.labels(model, reason).inc()
+
+    def count_restart(self, model: str) -> None:
+        """Count an engine that crashed and is started again."""
+        self._restarts.labels(model).inc()
 
     def render(self, engines: Sequence[EngineState]) -> bytes:
         """Return the text; it takes milliseconds for engines that say much."""

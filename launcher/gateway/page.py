@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from engines.base import COUNT_TOKENS, MESSAGES, RESPONSES
+from launcher.gateway.offers import Offer
 from launcher.gateway.parameters import PATHS, Route, meaning_of, parameters_of
-from launcher.gateway.upstream import Served
 
 ROUTES: Sequence[tuple[str, str, str]] = (
     ("POST", PATHS["chat"], "an answer to a conversation, whole or as a stream"),
@@ -19,8 +19,8 @@ ROUTES: Sequence[tuple[str, str, str]] = (
     ("POST", COUNT_TOKENS, "the tokens of such a request"),
     ("POST", "/tokenize", "the tokens of messages or of a prompt"),
     ("GET", "/v1/models", "the models served, with aliases and context length"),
-    ("GET", "/health", "200 while every engine is well"),
-    ("GET", "/ready", "200 once every engine answers, else 503 and which do not"),
+    ("GET", "/health", "200 while the endpoint is there"),
+    ("GET", "/ready", "200 once every engine that is to be there answers, else 503; and each model's state"),
     ("GET", "/metrics", "counts and times in Prometheus' text form, the engines' own beside them"),
     ("GET", "/version", "the versions of launch and of each engine"),
 )
@@ -33,14 +33,14 @@ pre { overflow-x: auto; padding: .8rem; background: #8882 }
 """
 
 
-def docs_page(origin: str, served: Sequence[Served]) -> str:
+def docs_page(origin: str, offers: Sequence[Offer]) -> str:
     """Return the page for an endpoint at `origin`, such as `http://127.0.0.1:8000`."""
     parts = [
         "<h1>model-launcher</h1>",
         f"<p>An OpenAI-compatible endpoint. Base URL for clients: <code>{escape(origin)}/v1</code></p>",
         "<h2>Models</h2>",
-        _table(("name", "also", "engine", "context"), map(_model_row, served)),
-        *(_example(origin, one) for one in served[:1]),
+        _table(("name", "also", "engine", "context"), map(_model_row, offers)),
+        *(_example(origin, each) for each in offers[:1]),
         "<h2>Routes</h2>",
         _table(("", "path", "answers"), [(verb, _code(path), escape(text)) for verb, path, text in ROUTES]),
         *(part for route in PATHS for part in _parameters(route)),
@@ -49,20 +49,20 @@ def docs_page(origin: str, served: Sequence[Served]) -> str:
     return head + "\n".join(parts) + "</html>\n"
 
 
-def _model_row(served: Served) -> tuple[str, ...]:
-    name, *also = map(_code, served.names)
-    context = served.target.context_length
-    return name, ", ".join(also), escape(served.target.engine), "" if context is None else f"{context:,} tokens"
+def _model_row(offer: Offer) -> tuple[str, ...]:
+    name, *also = map(_code, offer.names)
+    context = offer.target.context_length
+    return name, ", ".join(also), escape(offer.target.engine), "" if context is None else f"{context:,} tokens"
 
 
-def _example(origin: str, served: Served) -> str:
-    if "embed" in served.target.abilities:
+def _example(origin: str, offer: Offer) -> str:
+    if "embed" in offer.target.abilities:
         path, asked = PATHS["embeddings"], {"input": "Hello"}
-    elif "chat" in served.target.abilities:
+    elif "chat" in offer.target.abilities:
         path, asked = PATHS["chat"], {"messages": [{"role": "user", "content": "Hello"}]}  # type: ignore[dict-item]
     else:
         path, asked = PATHS["completions"], {"prompt": "Once upon a time"}
-    body = json.dumps({"model": served.names[0], **asked})
+    body = json.dumps({"model": offer.names[0], **asked})
     command = f"""curl {origin}{path} \\
   -H "Content-Type: application/json" -H "Authorization: Bearer $OPENAI_API_KEY" \\
   -d '{body}'"""

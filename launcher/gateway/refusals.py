@@ -14,12 +14,14 @@ from registry.errors import (
     BodyTooLargeError,
     BusyError,
     ContextOverflowError,
+    EngineEndedError,
     ForeignRequestError,
     GenerationError,
     InvalidRequestError,
     LaunchError,
     NotServedError,
     SlowClientError,
+    UnavailableError,
     UnknownModelError,
     UnsupportedParameterError,
 )
@@ -36,6 +38,8 @@ STATUSES: tuple[tuple[type[LaunchError], int, str, str], ...] = (
     (InvalidRequestError, 400, "invalid_request_error", "invalid_value"),
     (NotServedError, 501, "server_error", "not_supported"),
     (BusyError, 429, "rate_limit_error", "queue_full"),
+    (UnavailableError, 503, "server_error", "model_unavailable"),
+    (EngineEndedError, 502, "server_error", "engine_ended"),
     (GenerationError, 502, "server_error", "engine_failed"),
     (LaunchError, 500, "server_error", "internal_error"),
 )
@@ -48,6 +52,7 @@ ANTHROPIC_TYPES: Mapping[int, str] = {
     413: "request_too_large",
     429: "rate_limit_error",
     501: "not_supported_error",
+    503: "overloaded_error",
 }
 
 
@@ -106,6 +111,6 @@ def _headers(error: LaunchError) -> dict[str, str]:
     """Return how to come in, when to try again, or that it is of no use: official clients look for that."""
     if isinstance(error, AuthenticationError):
         return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, BusyError):
+    if isinstance(error, BusyError | UnavailableError):
         return {"Retry-After": str(error.retry_after_s)}
     return {"x-should-retry": "false"} if isinstance(error, NotServedError) else {}

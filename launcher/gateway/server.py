@@ -8,44 +8,101 @@ import gc
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 from aiohttp import web
 
 from launcher.access_log import AccessLog
+from launcher.control import Controlled, ModelStatus
 from launcher.exposure import ON_LOOPBACK, Exposure
 from launcher.gateway.admission import quiet_logger
-from launcher.gateway.application import Gateway
+from launcher.gateway.application import make_application
 from launcher.gateway.control import controlling
+from launcher.gateway.metrics import Metrics
+from launcher.gateway.offers import Offers, offer_of
 from launcher.gateway.upstream import Served
 from launcher.servers import Origin
 from launcher.tls import serving_context
+from registry.errors import LaunchError
 
 # How long answers that are under way may still take when the endpoint is ended.
 DRAIN_S = 5.0
 # Python's own.
 GARBAGE_THRESHOLDS = (700, 10, 10)
-WATCH_EVERY_S = 0.5
 # Who is refused while still sending is read from for so long, since a connection that is cut loses the answer too.
 LINGER_S = 2.0
 
 
+class Fleet(Controlled, Protocol):
+    """What stands behind an endpoint: what it offers, and whoever runs the engines for that."""
+
+    @property
+    def offers(self) -> Offers: ...
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Open the offers, and see to their engines inside the block."""
+        ...
+
+    async def failure(self) -> LaunchError:
+        """Return why it cannot go on, as soon as that is so."""
+        ...
+
+
+class FixedFleet:
+    """One engine, which somebody else runs."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self.offers = Offers()
+        self.metrics = Metrics()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        offer = offer_of(self._served)
+        self.offers.replace([offer])
+        upstream = offer.open(self._served)
+        yield
+        await upstream.close()
+
+    async def failure(self) -> LaunchError:
+        never: asyncio.Future[LaunchError] = asyncio.get_running_loop().create_future()
+        return await never
+
+    def statuses(self) -> Sequence[ModelStatus]:
+        status = self._served.status
+        if status is None:
+            return []
+        return [status._replace(running=each.running, waiting=each.waiting) for each in self.offers]
+
+    async def reload(self) -> Sequence[str]:
+        raise LaunchError("This endpoint was not started from a file", hint="launch serve -c launch.yaml")
+
+    async def unload(self, name: str) -> bool:
+        model = self.offers.find(name).name
+        raise LaunchError(f"`{model}` is all that this endpoint serves", hint=f"launch stop {model}")
+
+
 def run_gateway(
-    served: Served,
+    fleet: Fleet,
     exposure: Exposure,
     *,
     on_ready: Callable[[str], None],
-    is_alive: Callable[[], bool] = lambda: True,
+    origin: Origin,
     access_log: AccessLog | None = None,
-    origin: Origin | None = None,
-) -> signal.Signals | None:
-    """Serve until SIGINT or SIGTERM, which is returned, or until `is_alive` says no; call it in the main thread.
+) -> signal.Signals:
+    """Serve until SIGINT or SIGTERM, which is returned; call it in the main thread.
 
     `on_ready` gets the URL for clients, such as `http://127.0.0.1:8000/v1`; `origin` is what others are told of it.
-    Answers under way get `DRAIN_S`, a second signal ends them at once. Raises PortInUseError.
+    Answers under way get `DRAIN_S`, a second signal ends them at once. Raises PortInUseError, and what the fleet
+    cannot go on for.
     """
     _collect_garbage_again()
-    return asyncio.run(_serve_until_signal(served, exposure, on_ready, is_alive, access_log, origin))
+    return asyncio.run(_serve_until_signal(fleet, exposure, on_ready, origin, access_log))
 
 
 def _collect_garbage_again() -> None:
@@ -58,21 +115,19 @@ def _collect_garbage_again() -> None:
 
 
 async def _serve_until_signal(
-    served: Served,
-    exposure: Exposure,
-    on_ready: Callable[[str], None],
-    is_alive: Callable[[], bool],
-    access_log: AccessLog | None,
-    origin: Origin | None,
-) -> signal.Signals | None:
+    fleet: Fleet, exposure: Exposure, on_ready: Callable[[str], None], origin: Origin, access_log: AccessLog | None
+) -> signal.Signals:
     came: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     listener = exposure.listen()
-    async with _serving(served, exposure, listener, access_log, origin or Origin(served.names[0])):
+    async with _serving(fleet, exposure, listener, origin, access_log):
+        failing = asyncio.ensure_future(fleet.failure())
         with _signals_into(came):
             on_ready(_url_of(exposure, listener))
-            while not came.done() and is_alive():
-                await asyncio.wait((came,), timeout=WATCH_EVERY_S)
-    return came.result() if came.done() else None
+            await asyncio.wait((came, failing), return_when=asyncio.FIRST_COMPLETED)
+        failing.cancel()
+    if came.done():
+        return came.result()
+    raise failing.result()
 
 
 @contextlib.contextmanager
@@ -94,12 +149,11 @@ def _signals_into(came: asyncio.Future[signal.Signals]) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _serving(
-    served: Served, exposure: Exposure, listener: socket.socket, access_log: AccessLog | None, origin: Origin
+    fleet: Fleet, exposure: Exposure, listener: socket.socket, origin: Origin, access_log: AccessLog | None
 ) -> AsyncIterator[None]:
     """Answer on `listener` inside the block, then close it."""
-    gateway = Gateway([served], exposure, access_log)
     runner = web.AppRunner(
-        gateway.application(),
+        make_application(fleet.offers, exposure, access_log=access_log, metrics=fleet.metrics),
         handler_cancellation=True,
         access_log=None,
         logger=quiet_logger(),
@@ -109,13 +163,14 @@ async def _serving(
     )
     with listener:
         context = None if exposure.certificate is None else serving_context(exposure.certificate)
-        try:
-            await runner.setup()
-            await web.SockSite(runner, listener, ssl_context=context).start()
-            async with controlling(gateway, origin, _url_of(exposure, listener)):
-                yield
-        finally:
-            await runner.cleanup()
+        async with fleet.running():
+            try:
+                await runner.setup()
+                await web.SockSite(runner, listener, ssl_context=context).start()
+                async with controlling(fleet, origin, _url_of(exposure, listener)):
+                    yield
+            finally:
+                await runner.cleanup()
 
 
 def _url_of(exposure: Exposure, listener: socket.socket) -> str:
@@ -136,8 +191,9 @@ class GatewayThread:
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._access_log = access_log
+        self._origin = Origin(served.names[0], is_embedded=True)
         self._thread = threading.Thread(
-            target=self._run, args=(served, exposure, listener), name="gateway", daemon=True
+            target=self._run, args=(FixedFleet(served), exposure, listener), name="gateway", daemon=True
         )
         self._thread.start()
 
@@ -147,11 +203,10 @@ class GatewayThread:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
-    def _run(self, served: Served, exposure: Exposure, listener: socket.socket) -> None:
+    def _run(self, fleet: Fleet, exposure: Exposure, listener: socket.socket) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve(served, exposure, listener))
+            runner.run(self._serve(fleet, exposure, listener))
 
-    async def _serve(self, served: Served, exposure: Exposure, listener: socket.socket) -> None:
-        origin = Origin(served.names[0], is_embedded=True)
-        async with _serving(served, exposure, listener, self._access_log, origin):
+    async def _serve(self, fleet: Fleet, exposure: Exposure, listener: socket.socket) -> None:
+        async with _serving(fleet, exposure, listener, self._origin, self._access_log):
             await self._stopping.wait()

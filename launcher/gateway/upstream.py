@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,27 +16,19 @@ from engines.exchanges import Exchange, count_text, read_template
 from engines.generation import Draft, Post, Reply, Target, Template
 from engines.requests import fitted
 from launcher.control import ModelStatus
-from launcher.gateway.metrics import EngineState
-from launcher.gateway.records import Record
-from registry.errors import BusyError, GenerationError
+from registry.errors import GenerationError, LaunchError
 
 T = TypeVar("T")
 
 HEALTH_TIMEOUT_S = 5.0
-# So many wait for each slot before one is turned away: at half a minute an answer the last of them has its own after
-# eight, and OpenAI's and Anthropic's clients give up after ten.
-WAITING_PER_SLOT = 16
-LONGEST_RETRY_S = 60
-# How much the newest answer counts in the mean of how long they take.
-NEWEST = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
     """A running engine behind the endpoint; `names`, of which the first is listed, are what `model` may say.
 
-    It answers `slots` requests at once; `max_queue` more may wait, by default `WAITING_PER_SLOT` for each slot. `pid`
-    is the process whose descendants the engine is, `version` the engine's, `status` what `launch ps` shows of it.
+    It answers `slots` requests at once; `max_queue` more may wait. `pid` is the process whose descendants the engine
+    is, `version` the engine's, `status` what `launch ps` shows of it.
     """
 
     names: tuple[str, ...]
@@ -51,54 +42,41 @@ class Served:
 
 
 class Upstream:
-    """Requests to one engine; `open` and `close` in the event loop that they are made in."""
+    """Requests to one engine, to be made and closed in the event loop that they are sent in.
 
-    def __init__(self, served: Served) -> None:
+    If it `is_watched`, somebody will `end` it with the cause once the engine has ended. `heard_at` is when it last gave
+    a sign of life, by `time.monotonic`.
+    """
+
+    def __init__(self, served: Served, *, is_watched: bool = False) -> None:
         self.served = served
         self.name = served.names[0]
+        self.target = served.target
         self.engine = served.target.engine
-        self.running = 0
-        self.waiting = 0
-        self._slots = asyncio.Semaphore(served.slots)
-        self._most = served.slots + (WAITING_PER_SLOT * served.slots if served.max_queue is None else served.max_queue)
-        self._mean_s = 0.0
-        self._client: aiohttp.ClientSession | None = None
         self.template: Template | None = None
-
-    def open(self) -> None:
-        self._client = open_client(self.served.address)
+        self.heard_at = time.monotonic()
+        self._client = open_client(served.address)
+        self._cause: asyncio.Future[LaunchError] | None = None
+        if is_watched:
+            self._cause = asyncio.get_running_loop().create_future()
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        await self._client.close()
 
-    @contextlib.asynccontextmanager
-    async def turn(self, record: Record) -> AsyncIterator[None]:
-        """Wait for a slot and hold it inside the block; raises BusyError where too many wait already."""
-        if self.running + self.waiting >= self._most:
-            raise self._busy()
-        self.waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self.waiting -= 1
-        self.running += 1
-        record.queued_s = begun_s = record.age_s()
-        try:
-            yield
-        finally:
-            self.running -= 1
-            self._slots.release()
-            self._mean_s += NEWEST * (record.age_s() - begun_s - self._mean_s)
+    def end(self, cause: LaunchError) -> None:
+        """Say why the engine ended."""
+        if self._cause is not None and not self._cause.done():
+            self._cause.set_result(cause)
 
-    def _busy(self) -> BusyError:
-        message = f"`{self.name}` answers {self.running:,} requests and {self.waiting:,} wait: no more may"
-        after_s = min(LONGEST_RETRY_S, max(1, math.ceil(self._mean_s)))
-        return BusyError(message, retry_after_s=after_s, hint="`--max-queue` sets how many may wait")
+    async def why_ended(self, within_s: float) -> LaunchError | None:
+        """Return why the engine ended, None where nobody says so in time."""
+        if self._cause is None:
+            return None
+        await asyncio.wait((self._cause,), timeout=within_s)
+        return self._cause.result() if self._cause.done() else None
 
     async def send(self, post: Post) -> aiohttp.ClientResponse:
         """Return the engine's response, whose body is to be read; raises GenerationError."""
-        assert self._client is not None
         method, url = "GET" if post.body is None else "POST", self.served.address.url + post.path
         try:
             return await self._client.request(method, url, data=post.body, headers=HEADERS)
@@ -109,6 +87,7 @@ class Upstream:
         """Yield the engine's answer as it comes; what breaks it is GenerationError."""
         try:
             async for piece in response.content.iter_any():
+                self.heard_at = time.monotonic()
                 yield piece
         except (OSError, aiohttp.ClientError) as error:
             raise connection_error(self.engine, error) from error
@@ -134,24 +113,29 @@ class Upstream:
         if not draft.depends_on_template:
             return draft
         if self.template is None:
-            self.template = await self.run(read_template(self.served.target))
-        return fitted(self.served.target, draft, self.template)
+            self.template = await self.run(read_template(self.target))
+        return fitted(self.target, draft, self.template)
 
     async def count_reasoning(self, reply: Reply[None]) -> Reply[None]:
         """Return the reply with its reasoning counted, where the engine did not."""
         if reply.reasoning is None or reply.usage.reasoning_tokens:
             return reply
-        return reply.with_reasoning_tokens(await self.run(count_text(self.served.target, reply.reasoning)))
+        return reply.with_reasoning_tokens(await self.run(count_text(self.target, reply.reasoning)))
 
     async def is_healthy(self) -> bool:
-        return await self._read_soon("/health") is not None
+        """Return whether the engine says so within a few seconds."""
+        if await self._read_soon("/health") is None:
+            return False
+        self.heard_at = time.monotonic()
+        return True
 
-    async def state(self) -> EngineState:
-        """Return what the metrics say of the engine at this moment."""
-        has_metrics = METRICS in self.served.target.wire.routes
+    async def metrics(self) -> str | None:
+        """Return what the engine says of itself in Prometheus' text form, "" where it has none, None if it is ill."""
+        has_metrics = METRICS in self.target.wire.routes
         said = await self._read_soon(METRICS if has_metrics else "/health")
-        text = "" if said is None or not has_metrics else said.decode(errors="replace")
-        return EngineState(self.name, said is not None, self.running, self.waiting, self.served.pid, text)
+        if said is None:
+            return None
+        return said.decode(errors="replace") if has_metrics else ""
 
     async def _read_soon(self, path: str) -> bytes | None:
         """Return what the engine answers to a short question, None for anything but 200 in time."""

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -21,9 +20,9 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from launcher.exposure import Exposure
-from launcher.gateway import GatewayThread, run_gateway
+from launcher.gateway import GatewayThread
 from registry.errors import LaunchError, PortInUseError
-from tests.fakes.echo import free_port, running_echo
+from tests.fakes.echo import running_echo
 from tests.fakes.gateway import ask, client_of, gateway_to, served_by
 
 TALK: list[ChatCompletionMessageParam] = [
@@ -253,9 +252,11 @@ from pathlib import Path
 from engines.base import Address, Wire
 from engines.generation import Target
 from launcher.exposure import Exposure
-from launcher.gateway import Served, run_gateway
+from launcher.gateway import FixedFleet, Served, run_gateway
+from launcher.servers import Origin
 served = Served(("m",), Address("http://localhost", Path(sys.argv[1])), Target("m", "echo", Wire(), 512), slots=1)
-print(repr(run_gateway(served, Exposure(), on_ready=lambda url: print(url, flush=True))))
+tell = lambda url: print(url, flush=True)
+print(repr(run_gateway(FixedFleet(served), Exposure(), origin=Origin("m"), on_ready=tell)))
 """
 
 
@@ -270,16 +271,6 @@ def test_in_the_foreground_a_signal_ends_it_in_order(number: signal.Signals) -> 
             process.send_signal(number)
             rest = process.stdout.read()
         assert (process.returncode, rest.strip()) == (0, repr(number))
-
-
-def test_in_the_foreground_a_dead_engine_ends_it() -> None:
-    assert threading.current_thread() is threading.main_thread()
-    with running_echo() as echo:
-        urls: list[str] = []
-        exposure = Exposure(port=free_port())
-        ended = run_gateway(served_by(echo), exposure, on_ready=urls.append, is_alive=lambda: not urls)
-    assert ended is None
-    assert urls[0].endswith("/v1")
 
 
 # --- more than text for text -----------------------------------------------------------------------------------------
