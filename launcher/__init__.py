@@ -72,7 +72,14 @@ _HOMES = {
     "registry.errors": (
         *("AccessError", "AuthenticationError", "BodyTooLargeError", "BusyError", "CacheNotWritableError"),
         *("CatalogueError", "ContextOverflowError", "DigestError", "DiskFullError", "DownloadError", "EndpointError"),
-        *("EngineError", "EngineNotInstalledError", "EnvironmentBuildError", "ExposureError", "ForeignRequestError"),
+        *(
+            "EngineEndedError",
+            "EngineError",
+            "EngineNotInstalledError",
+            "EnvironmentBuildError",
+            "ExposureError",
+            "ForeignRequestError",
+        ),
         *("GatedRepoError", "GenerationError", "InvalidRequestError", "LaunchError", "LoadError", "LockError"),
         *("NotOnHubError", "NotServedError", "OfflineError", "OutOfMemoryError", "PortInUseError", "ResolutionError"),
         *(

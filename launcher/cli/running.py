@@ -103,7 +103,10 @@ def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic, watc
         announce(plan, output)
         for line in describe.engine_lines(plan):
             output.say(line)
-        instance = start(plan, output, is_probed=True)
+        fleet = Fleet(care, serving.teller(output), ends_when_failed=True)
+        asked = plan.asked
+        model = ServedModel(plan.name, asked.model, (), asked.request, "start", None, True, traffic.max_queue)
+        instance = fleet.start(fleet.add(model, plan), lambda planned: start(planned, output, is_probed=True))
 
         def ready(url: str) -> str:
             context = f"context {plan.context_length:,} {describe.at_once(plan.concurrency)}"
@@ -111,10 +114,6 @@ def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic, watc
             return f"ready in {took}   {url}   {context}   device {plan.device}"
 
         try:
-            fleet = Fleet(care, serving.teller(output), ends_when_failed=True)
-            asked = plan.asked
-            model = ServedModel(plan.name, asked.model, (), asked.request, "start", None, True, traffic.max_queue)
-            fleet.adopt(fleet.add(model, instance.plan), instance)
             origin = serving.own_origin(plan.name)
             serving.serve(fleet, output, exposure, origin, access_log, ready=ready, model=plan.name)
         finally:

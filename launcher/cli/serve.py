@@ -84,21 +84,19 @@ def command(
     with opened_access_log(traffic.access_log) as access_log, ExitStack() as started:
         for keeper in fleet.add_all(file.models):
             if keeper.model.load == "start":
-                fleet.adopt(keeper, _started(keeper.plan, output, started))
+                started.callback(fleet.start(keeper, lambda plan: _started(plan, output)).stop)
         origin = serving.own_origin(SERVER_NAME, str(file.path.absolute()))
         serving.serve(fleet, output, exposure, origin, access_log, ready=ready, model=file.models[0].name)
 
 
-def _started(plan: Plan, output: Output, started: ExitStack) -> Instance:
-    """Return a model's engine, ready, which ends with the stack."""
+def _started(plan: Plan, output: Output) -> Instance:
+    """Return a model's engine, ready, with its progress on the screen."""
     from launcher.cli import running
     from launcher.settling import settle
 
     plan = settle(plan, output.progress)
     running.announce(plan, output)
-    instance = running.start(plan, output, is_probed=True)
-    started.callback(instance.stop)
-    return instance
+    return running.start(plan, output, is_probed=True)
 
 
 def _shown(offer: Offer) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class Fleet:
 
     All that run take at most `cap_bytes` of memory; `max_queue` requests may wait for one that does not say otherwise.
     `file` is what `reload` reads again. If it `ends_when_failed`, it cannot go on once a model has failed for good.
-    `tell` hears what becomes of the models. `add` and `adopt` come before `running`.
+    `tell` hears what becomes of the models. `add` and `start` come before `running`.
     """
 
     def __init__(
@@ -69,10 +70,13 @@ class Fleet:
         """Offer models that were not planned yet; raises UnknownModelError and ResolutionError."""
         return [self.add(each, make_plan(each.model, each.request)) for each in models]
 
-    def adopt(self, keeper: Keeper, instance: Instance) -> None:
-        """Give a model an engine that runs; raises OutOfMemoryError beyond the cap."""
+    def start(self, keeper: Keeper, start: Callable[[Plan], Instance]) -> Instance:
+        """Return a model's engine, started before the endpoint answers; raises OutOfMemoryError beyond the cap."""
         self._room.hold(keeper)
-        keeper.adopt(instance)
+        began = time.monotonic()
+        instance = start(keeper.plan)
+        keeper.adopt(instance, time.monotonic() - began)
+        return instance
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -97,9 +97,10 @@ class Keeper:
         """Whether it is loaded and may be unloaded for another's sake."""
         return self.offer.state == "ready" and not self.model.is_pinned and self._leaving is None
 
-    def adopt(self, instance: Instance) -> None:
-        """Keep an engine that was started for this model."""
+    def adopt(self, instance: Instance, took_s: float) -> None:
+        """Keep an engine that was started for this model, and was ready after so long."""
         self.instance = instance
+        self._metrics.count_load(self.offer.name, took_s)
 
     def change(self, model: ServedModel) -> None:
         """Go on with the same engine under other conditions."""

@@ -22,13 +22,15 @@ LOOK_EVERY_S = 0.2
 
 def estimate(plan: Plan) -> MemoryNeed:
     """Return what a plan's engine will take, from sizes and facts; what nobody knows counts as nothing."""
-    settings = plan.settings
+    settings, capability = plan.settings, capability_of(plan.engine)
+    if not capability.needs_weights:
+        return MemoryNeed(0, 0, capability.own_bytes)
     weights_bytes = sum(file.size_bytes or 0 for file in plan.files)
     if settings.dtype == "float32" and plan.quantization == "none":
         weights_bytes *= 2  # they are published in 16 bits
     per_token = cache_bytes_per_token(settings.architecture) or 0
-    own_bytes = capability_of(plan.engine).own_bytes
-    return MemoryNeed(weights_bytes, per_token * settings.context_length * settings.slots, own_bytes)
+    cache_bytes = per_token * settings.context_length * settings.slots
+    return MemoryNeed(weights_bytes, cache_bytes, capability.own_bytes)
 
 
 class Room:

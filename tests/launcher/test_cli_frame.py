@@ -22,6 +22,7 @@ def test_without_a_word_it_helps(run: Run) -> None:
 COMMANDS = (
     *(
         "chat",
+        "serve",
         "ps",
         "logs",
         "stop",

@@ -212,16 +212,15 @@ def test_an_engine_that_dies_ends_the_stream_with_an_error() -> None:
         assert raised.value.status_code == 502
 
 
-def test_health_is_the_engines_own() -> None:
+def test_the_endpoints_health_is_its_own_and_ready_tells_of_the_engine() -> None:
     with running_echo() as echo, gateway_to(served_by(echo)) as url:
-        health = url.removesuffix("/v1") + "/health"
-        with urllib.request.urlopen(health) as answer:
-            assert json.load(answer) == {"status": "ok"}
+        health, ready = (url.removesuffix("v1") + path for path in ("health", "ready"))
+        assert (ask(health).json, ask(ready).status) == ({"status": "ok"}, 200)
         echo.process.kill()
         echo.process.wait()
-        with pytest.raises(urllib.error.HTTPError, match="502") as raised:
-            urllib.request.urlopen(health)
-        raised.value.close()
+        assert ask(health).status == 200
+        answer = ask(ready)
+        assert (answer.status, answer.json["models"]) == (503, {"echo-model": "not answering"})
 
 
 # --- serving ---------------------------------------------------------------------------------------------------------

@@ -81,11 +81,11 @@ def words() -> Iterator[tuple[MessagesEngine, str, Lines]]:
 
 def test_it_is_ready_while_every_engine_answers() -> None:
     with running_echo() as echo, gateway_to(served_by(echo)) as url:
-        assert ask(root_of(url) + "/ready").json == {"status": "ready", "models": {"echo-model": True}}
+        assert ask(root_of(url) + "/ready").json == {"status": "ready", "models": {"echo-model": "ready"}}
         echo.process.kill()
         echo.process.wait()
         answer = ask(root_of(url) + "/ready")
-        assert (answer.status, answer.json) == (503, {"status": "not ready", "models": {"echo-model": False}})
+        assert (answer.status, answer.json) == (503, {"status": "not ready", "models": {"echo-model": "not answering"}})
 
 
 def test_versions_are_ours_and_the_engines(url: str) -> None:
@@ -369,7 +369,7 @@ def test_a_line_tells_why_there_was_no_answer() -> None:
             assert broken.recv(1)
             echo.process.kill()
             line = log.wait(4)[3]
-        assert (line["status"], line["error"], line["model"]) == (200, "generation", "echo-model")
+        assert (line["status"], line["error"], line["model"]) == (200, "engine_ended", "echo-model")
 
 
 def test_the_log_goes_to_a_file_for_its_owner(tmp_path: Path) -> None:

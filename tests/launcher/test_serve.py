@@ -162,8 +162,8 @@ def test_killed_it_leaves_nothing(run: Run) -> None:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="the engine's process is found by /proc")
-def test_an_engine_that_dies_is_an_error() -> None:
-    with serving() as server:
+def test_an_engine_that_dies_and_is_not_to_be_started_again_is_an_error() -> None:
+    with serving(*MISTRAL, "--max-restarts", "0") as server:
         os.kill(server.engine_pid, signal.SIGKILL)
         assert server.wait() == 1
         assert server.process.stdout is not None
