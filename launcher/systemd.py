@@ -1,9 +1,10 @@
-"""A unit for systemd that serves a model for one user."""
+"""A unit for systemd that serves a model, or the models of a file, for one user."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 TEMPLATE = """\
 [Unit]
@@ -12,6 +13,7 @@ After=network-online.target
 
 [Service]
 ExecStart={command}
+WorkingDirectory={folder}
 Environment=PYTHONUNBUFFERED=1
 Restart=on-failure
 RestartSec=5
@@ -25,14 +27,20 @@ WantedBy=default.target
 """
 
 
-def unit(name: str, command: Sequence[str]) -> str:
-    """Return the text of a unit whose service runs a command; systemd ends it by TERM, which drains it."""
-    return TEMPLATE.format(name=name.replace("%", "%%"), command=" ".join(_quoted(word) for word in command))
+def unit(name: str, command: Sequence[str], folder: Path) -> str:
+    """Return the text of a unit whose service runs a command in a folder; systemd ends it by TERM, which drains it."""
+    words = " ".join(_quoted(word) for word in command)
+    return TEMPLATE.format(name=_plain(name), command=words, folder=_plain(str(folder)))
 
 
 def unit_name(model: str) -> str:
     """Return the file's name for a model's unit."""
     return f"launch-{re.sub(r'[^A-Za-z0-9:_.-]', '-', model)}.service"
+
+
+def _plain(text: str) -> str:
+    """Return a value as it stands, but for specifiers; systemd reads it to the end of its line, without quotes."""
+    return text.replace("%", "%%")
 
 
 def _quoted(word: str) -> str:

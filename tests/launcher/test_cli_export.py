@@ -29,6 +29,25 @@ def test_it_serves_what_the_command_line_says() -> None:
     assert "systemctl --user enable --now launch-smollm2-instruct.service" in done.err
 
 
+def test_it_runs_where_it_was_asked_for_so_that_paths_hold(tmp_path: Path) -> None:
+    folder = tmp_path / "100 % mine"
+    folder.mkdir()
+    done = launch(*LINE, folder=folder)
+    assert f"WorkingDirectory={str(folder).replace('%', '%%')}\n" in done.out
+
+
+def test_it_serves_the_models_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("models: [smollm2-instruct]\n")
+    line = ("export", "systemd", "--config", "small.yaml", "--port", "8123")
+    done = launch(*line, folder=tmp_path)
+    assert done.code == 0, done.err
+    assert command_in(done.out) == f"{sys.executable} -P -m launcher serve --config small.yaml --port 8123"
+    assert "systemctl --user enable --now launch-small.service" in done.err
+    assert launch(*line, "--engine", "echo", folder=tmp_path).code == 2
+    (tmp_path / "small.yaml").write_text("modles: []\n")
+    assert "did you mean `models`" in launch(*line, folder=tmp_path).err
+
+
 def test_what_could_not_be_served_is_refused() -> None:
     done = launch(*LINE, "--host", "0.0.0.0")
     assert done.code != 0
@@ -48,7 +67,7 @@ WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 @given(st.lists(WORDS, min_size=1))
 def test_any_words_come_through_as_they_are(words: list[str]) -> None:
-    assert read(command_in(unit("name", words))) == words
+    assert read(command_in(unit("name", words, Path("/")))) == words
 
 
 def read(line: str) -> list[str]:
