@@ -7,7 +7,7 @@ import json
 import struct
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from engines.endpoint import NOTES, NOTES_APART
@@ -24,8 +24,8 @@ def chat_completion(name: str, reply: Reply[Any]) -> dict[str, Any]:
     return _whole("chatcmpl", "chat.completion", name, reply, {"message": message, "logprobs": logprobs})
 
 
-async def call_events(name: str, reply: Reply[Any], *, wants_usage: bool) -> AsyncIterator[bytes]:
-    """Yield the events of a stream for an answer that had to be whole before it was known to be a call of a tool."""
+def call_events(name: str, reply: Reply[Any], *, wants_usage: bool) -> bytes:
+    """Return the events of a stream for an answer that had to be whole before it was known to be a call of a tool."""
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk", "created": int(time.time())}
     calls = [{"index": index, **call.described()} for index, call in enumerate(reply.tool_calls)]
     first: dict[str, Any] = {"index": 0, "delta": {"role": "assistant", "tool_calls": calls}, "finish_reason": None}
@@ -33,9 +33,8 @@ async def call_events(name: str, reply: Reply[Any], *, wants_usage: bool) -> Asy
     events: list[dict[str, Any]] = [{"choices": [first]}, {"choices": [last]}]
     if wants_usage:
         events.append({"choices": [], "usage": _usage(reply)})
-    for event in ({**head, "model": name, **each} for each in events):
-        yield b"data: " + json.dumps(event).encode() + b"\n\n"
-    yield b"data: [DONE]\n\n"
+    texts = [json.dumps({**head, "model": name, **event}) for event in events]
+    return "".join(f"data: {text}\n\n" for text in [*texts, "[DONE]"]).encode()
 
 
 def text_completion(name: str, reply: Reply[Any]) -> dict[str, Any]:

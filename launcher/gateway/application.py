@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 
 from engines.base import COUNT_TOKENS, MESSAGES, RESPONSES
@@ -20,6 +19,7 @@ from launcher.access_log import AccessLog
 from launcher.exposure import ON_LOOPBACK, Exposure
 from launcher.gateway.admission import KEY_NAME, admission, expect_later
 from launcher.gateway.answers import call_events, chat_completion, embeddings, noting_headers, text_completion
+from launcher.gateway.engine_answer import EngineAnswer
 from launcher.gateway.metrics import CONTENT_TYPE, EngineState, Metrics
 from launcher.gateway.offers import Offer, Offers, in_silence
 from launcher.gateway.outgoing import OutgoingStream
@@ -215,10 +215,10 @@ class Gateway:
             async with offer.turn(record, stream.comment if record.is_stream else in_silence) as upstream:
                 _refuse_without(upstream.target, request.path)
                 post = Post(request.path, json.dumps({**data, "model": upstream.target.name}).encode())
-                async with await upstream.send(post) as answer:
-                    await _refuse(upstream, answer)
+                with await upstream.send(post) as answer:
+                    await _refuse(upstream.engine, answer)
                     passed = PassedStream(record)
-                    return await stream.pass_on(passed, upstream.pieces(answer), {}, answer.content_type)
+                    return await stream.pass_on(passed, answer, {}, answer.content_type)
         except LaunchError as error:
             return await stream.fail(error)
 
@@ -232,25 +232,25 @@ async def _ask(
     events = EventStream(record, hides_usage=not call.wants_usage)
     reader = StreamReader(upstream.engine, alternatives=draft.logprobs, is_call=draft.is_call)
     sent_s = record.age_s()
-    async with await upstream.send(draft.post()) as answer:
-        await _refuse(upstream, answer)
+    with await upstream.send(draft.post()) as answer:
+        await _refuse(upstream.engine, answer)
         if call.is_stream and not draft.is_call:
-            return await stream.pass_on(events, upstream.pieces(answer), headers)
-        async for piece in upstream.pieces(answer):
+            return await stream.pass_on(events, answer, headers)
+        async for piece in answer.pieces():
             reader.feed(piece)
     reply = await upstream.count_reasoning(reader.reply())
     record.first_token_s = sent_s + reply.timings.first_token_s
     record.prompt_tokens, record.completion_tokens = reply.usage.prompt_tokens, reply.usage.completion_tokens
     record.finish_reason = reply.finish_reason
     if call.is_stream:
-        return await stream.pass_on(events, call_events(upstream.name, reply, wants_usage=call.wants_usage), headers)
+        return await stream.send(call_events(upstream.name, reply, wants_usage=call.wants_usage), headers)
     return web.json_response(shape(upstream.name, reply), headers=headers)
 
 
-async def _refuse(upstream: Upstream, answer: aiohttp.ClientResponse) -> None:
+async def _refuse(engine: str, answer: EngineAnswer) -> None:
     """Raise what the engine says instead of an answer."""
     if answer.status != 200:
-        raise refusal_of(upstream.engine, answer.status, await upstream.read(answer))
+        raise refusal_of(engine, answer.status, await answer.read())
 
 
 async def _state_of(offer: Offer) -> str:

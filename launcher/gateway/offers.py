@@ -121,11 +121,8 @@ class Offer:
 
     async def withdraw(self) -> None:
         """Let no request through any more, and return when those that are at the engine have their answers."""
-        upstream, self.upstream = self.upstream, None
-        self.state = "unloading"
+        self.upstream, self.state = None, "unloading"
         await self._until(lambda: not self._users)
-        if upstream is not None:
-            await upstream.close()
 
     def unload(self) -> None:
         """Say that no engine runs; the next request wants one."""

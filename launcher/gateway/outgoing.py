@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Protocol
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 
+from launcher.gateway.engine_answer import EngineAnswer
 from launcher.gateway.records import RECORD
 from launcher.gateway.refusals import error_event
 from registry.errors import LaunchError
@@ -14,6 +18,9 @@ from registry.errors import LaunchError
 EVENT_STREAM = "text/event-stream"
 # nginx would gather a stream into large pieces without the second one.
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+# Pieces that follow each other faster go on together: a stream of 1,000 events a second is nobody's to read along.
+GATHER_S = 0.001
 
 
 class Passing(Protocol):
@@ -38,18 +45,22 @@ class OutgoingStream:
     async def pass_on(
         self,
         passing: Passing,
-        pieces: AsyncIterator[bytes],
+        answer: EngineAnswer,
         headers: Mapping[str, str] = {},
         content_type: str = EVENT_STREAM,
     ) -> web.StreamResponse:
         """Send the engine's answer on as it comes, and return it whole; headers come too late after a comment."""
         response = await self._begun(content_type, headers)
-        async for piece in pieces:
-            if ready := passing.feed(piece):
-                await response.write(ready)
-        if rest := passing.rest():
-            await response.write(rest)
-        await response.write_eof()
+        passer = _Passer(self._request, passing)
+        while not await answer.hand_over(passer.take):
+            await passer.gather()
+        await response.write_eof(passing.rest())
+        return response
+
+    async def send(self, events: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+        """Send events that are known, and return the answer."""
+        response = await self._begun(EVENT_STREAM, headers)
+        await response.write_eof(events)
         return response
 
     async def fail(self, error: LaunchError) -> web.StreamResponse:
@@ -57,8 +68,7 @@ class OutgoingStream:
         if self._response is None:
             raise error
         self._record.error = error.kind
-        await self._response.write(self._event_of(error, self._record.id))
-        await self._response.write_eof()
+        await self._response.write_eof(self._event_of(error, self._record.id))
         return self._response
 
     async def _begun(self, content_type: str, headers: Mapping[str, str]) -> web.StreamResponse:
@@ -67,3 +77,31 @@ class OutgoingStream:
             await self._response.prepare(self._request)
             self._record.is_answering = True
         return self._response
+
+
+class _Passer:
+    """Writes pieces in the moment that they come, without a turn of the event loop, which costs as much as all else."""
+
+    def __init__(self, request: web.Request, passing: Passing) -> None:
+        self._connection = request.protocol
+        self._writer = cast(StreamWriter, request.writer)
+        self._passing = passing
+        self._wrote_at = 0.0
+
+    def take(self, piece: bytes) -> bool:
+        """Write a piece; return False where more should be gathered first."""
+        if ready := self._passing.feed(piece):
+            self._write(ready)
+        before, self._wrote_at = self._wrote_at, time.monotonic()
+        return self._wrote_at - before > GATHER_S and not self._connection.writing_paused
+
+    async def gather(self) -> None:
+        """Return when it is time to write again: after a moment, and not before the client has read enough."""
+        await self._writer.drain()
+        await asyncio.sleep(GATHER_S)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._writer.write(data, drain=False).send(None)  # which waits for nothing
+        except StopIteration:
+            return

@@ -65,9 +65,8 @@ class FixedFleet:
     async def running(self) -> AsyncIterator[None]:
         offer = offer_of(self._served)
         self.offers.replace([offer])
-        upstream = offer.open(self._served)
+        offer.open(self._served)
         yield
-        await upstream.close()
 
     async def failure(self) -> LaunchError:
         never: asyncio.Future[LaunchError] = asyncio.get_running_loop().create_future()

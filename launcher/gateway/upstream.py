@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import aiohttp
-
 from engines.base import METRICS, Address
-from engines.connection import HEADERS, connection_error, open_client
 from engines.exchanges import Exchange, count_text, read_template
 from engines.generation import Draft, Post, Reply, Target, Template
 from engines.requests import fitted
 from launcher.control import ModelStatus
+from launcher.gateway.engine_answer import EngineAnswer, ask
 from registry.errors import GenerationError, LaunchError
 
 T = TypeVar("T")
@@ -42,7 +39,7 @@ class Served:
 
 
 class Upstream:
-    """Requests to one engine, to be made and closed in the event loop that they are sent in.
+    """Requests to one engine, to be made in the event loop that they are sent in.
 
     If it `is_watched`, somebody will `end` it with the cause once the engine has ended. `heard_at` is when it last gave
     a sign of life, by `time.monotonic`.
@@ -55,13 +52,12 @@ class Upstream:
         self.engine = served.target.engine
         self.template: Template | None = None
         self.heard_at = time.monotonic()
-        self._client = open_client(served.address)
         self._cause: asyncio.Future[LaunchError] | None = None
         if is_watched:
             self._cause = asyncio.get_running_loop().create_future()
 
-    async def close(self) -> None:
-        await self._client.close()
+    def _note_life(self) -> None:
+        self.heard_at = time.monotonic()
 
     def end(self, cause: LaunchError) -> None:
         """Say why the engine ended."""
@@ -75,34 +71,17 @@ class Upstream:
         await asyncio.wait((self._cause,), timeout=within_s)
         return self._cause.result() if self._cause.done() else None
 
-    async def send(self, post: Post) -> aiohttp.ClientResponse:
-        """Return the engine's response, whose body is to be read; raises GenerationError."""
-        method, url = "GET" if post.body is None else "POST", self.served.address.url + post.path
-        try:
-            return await self._client.request(method, url, data=post.body, headers=HEADERS)
-        except (OSError, aiohttp.ClientError) as error:
-            raise connection_error(self.engine, error) from error
-
-    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """Yield the engine's answer as it comes; what breaks it is GenerationError."""
-        try:
-            async for piece in response.content.iter_any():
-                self.heard_at = time.monotonic()
-                yield piece
-        except (OSError, aiohttp.ClientError) as error:
-            raise connection_error(self.engine, error) from error
-
-    async def read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return the rest of an answer; raises GenerationError."""
-        return b"".join([piece async for piece in self.pieces(response)])
+    async def send(self, post: Post) -> EngineAnswer:
+        """Return the engine's answer, whose body is to be read; raises GenerationError."""
+        return await ask(self.engine, self.served.address, post, on_heard=self._note_life)
 
     async def run(self, exchange: Exchange[T]) -> T:
         """Send what an exchange asks of the engine, until it has its result."""
         try:
             post = next(exchange)
             while True:
-                async with await self.send(post) as answer:
-                    body = await self.read(answer)
+                with await self.send(post) as answer:
+                    body = await answer.read()
                 post = exchange.send((answer.status, body))
         except StopIteration as done:
             result: T = done.value
@@ -124,10 +103,7 @@ class Upstream:
 
     async def is_healthy(self) -> bool:
         """Return whether the engine says so within a few seconds."""
-        if await self._read_soon("/health") is None:
-            return False
-        self.heard_at = time.monotonic()
-        return True
+        return await self._read_soon("/health") is not None
 
     async def metrics(self) -> str | None:
         """Return what the engine says of itself in Prometheus' text form, "" where it has none, None if it is ill."""
@@ -140,8 +116,9 @@ class Upstream:
     async def _read_soon(self, path: str) -> bytes | None:
         """Return what the engine answers to a short question, None for anything but 200 in time."""
         try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S), await self.send(Post(path, None)) as answer:
-                body = await self.read(answer)
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                with await self.send(Post(path, None)) as answer:
+                    body = await answer.read()
         except (TimeoutError, GenerationError):
             return None
         return body if answer.status == 200 else None
