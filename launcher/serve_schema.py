@@ -97,7 +97,7 @@ Engine = Annotated[Filled, _known_to(lambda name: read_engine(name, CAPABILITIES
 Hubs = Annotated[Filled, _known_to(read_hubs)]
 Dtype = Annotated[Filled, _known_to(read_dtype)]
 Gpus = Annotated[int | str | list[int], SkipValidation, _known_to(read_gpus)]
-EngineArgs = Annotated[list[str] | dict[str, Any], SkipValidation, AfterValidator(_engine_args)]
+EngineArgs = Annotated[list[str | int | float] | dict[str, Any], SkipValidation, AfterValidator(_engine_args)]
 Hosts = Annotated[list[Filled], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 AccessLog = Annotated[Filled, BeforeValidator(_on_or_off, json_schema_input_type=bool | str)]
 LockFile = Annotated[Filled | None, BeforeValidator(_lock_file, json_schema_input_type=bool | str)]
