@@ -11,7 +11,7 @@ import typer
 
 from launcher.cli.application import application
 from launcher.cli.options import UsageError
-from registry.errors import ExposureError, LaunchError
+from registry.errors import ExposureError, LaunchError, SchemaError
 
 DONE, COULD_NOT, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -89,7 +89,7 @@ def _fail(error: LaunchError, *, as_json: bool) -> int:
     from launcher.output import Output
 
     Output(as_json=as_json).error(error)
-    return WRONG_USAGE if isinstance(error, UsageError | ExposureError) else COULD_NOT
+    return WRONG_USAGE if isinstance(error, UsageError | ExposureError | SchemaError) else COULD_NOT
 
 
 def _cut(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -9,7 +9,7 @@ import typer
 from launcher.cli.options import Printing, UsageError
 from launcher.control import ask_to_reload
 from launcher.servers import Server, running_servers
-from registry.errors import LaunchError, SchemaError
+from registry.errors import LaunchError
 
 Name = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="The server's name, file or number, where several run.")
@@ -23,9 +23,6 @@ def command(printing: Printing, name: Name = None) -> None:
         changes = ask_to_reload(server)
     except LaunchError as error:
         error.details = (*error.details, "nothing has changed")
-        if isinstance(error, SchemaError):
-            output.error(error)
-            raise typer.Exit(2) from error  # the file is part of the command line
         raise
     output.event("reloaded", {"file": server.file, "changes": changes})
     for change in changes or ("the file says what is served already",):

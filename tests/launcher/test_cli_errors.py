@@ -120,7 +120,7 @@ def test_a_corrupted_registry(
     given = run("smollm2", "--registry", str(file))
     monkeypatch.setenv("LAUNCH_REGISTRY", str(tmp_path))
     assert given == run("list") == run("smollm2", "--dry-run")
-    assert (given.code, given.out) == (1, "")
+    assert (given.code, given.out) == (2, "")
     assert given.err.startswith(f"error: {tmp_path}/{message}")
 
 
