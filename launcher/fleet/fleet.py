@@ -63,7 +63,7 @@ class Fleet:
         """Offer a model besides those that there are."""
         keeper = self._keeper(Planned(self._with_queue(model), plan))
         self._keepers.append(keeper)
-        self.offers.replace(each.offer for each in self._keepers)
+        self._offer()
         return keeper
 
     def add_all(self, models: Iterable[ServedModel]) -> list[Keeper]:
@@ -137,9 +137,9 @@ class Fleet:
             keeper = known.pop(each.model.name, None)
             if keeper is None:
                 said.append(f"added {each.model.name}")
-            elif keeper.model != each.model:
+            elif keeper.model != each.model or not _is_launched_alike(keeper, each):
                 said.append(f"changed {each.model.name}")
-            if keeper is not None and _is_launched_alike(keeper.model, each.model):
+            if keeper is not None and _is_launched_alike(keeper, each):
                 keeper.change(each.model)
                 kept.append(keeper)
                 continue
@@ -150,8 +150,15 @@ class Fleet:
             gone.retire()
             said.append(f"removed {gone.model.name}")
         self._keepers = kept
-        self.offers.replace(each.offer for each in kept)
+        self._offer()
         return said
+
+    def _offer(self) -> None:
+        """Answer for all models: a name that the file gives to one is no other's, whatever the catalogue says."""
+        given = {name.casefold(): each for each in self._keepers for name in (each.model.name, *each.model.aliases)}
+        for each in self._keepers:
+            each.offer.names = tuple(name for name in each.offer.names if given.get(name.casefold(), each) is each)
+        self.offers.replace(each.offer for each in self._keepers)
 
     def _begin(self, keeper: Keeper) -> Keeper:
         task = asyncio.ensure_future(keeper.run())
@@ -169,9 +176,10 @@ class Fleet:
             self._failed.set_result(error)
 
 
-def _is_launched_alike(one: ServedModel, other: ServedModel) -> bool:
-    """Return whether an engine that was started for one does for the other."""
-    return (one.model, one.request) == (other.model, other.request)
+def _is_launched_alike(keeper: Keeper, planned: Planned) -> bool:
+    """Return whether the engine that a keeper has would do: for the same request, and by the same entry."""
+    one, other = keeper.model, planned.model
+    return (one.model, one.request, keeper.plan.model) == (other.model, other.request, planned.plan.model)
 
 
 def _check_options(before: ServeFile, after: ServeFile) -> None:
