@@ -19,13 +19,13 @@ ELSEWHERE = "name a cache folder on another disk with HF_HUB_CACHE, MODELSCOPE_C
 
 def out_of_reach(url: str, error: BaseException, *, title: str | None = None, hint: str | None = None) -> OfflineError:
     """Return why a server cannot be spoken to: its certificate, the user's proxy, or it is simply not there."""
-    host, said = host_of(url), _chain(error)
+    host, said = host_of(url), in_words(error)
     if _is_untrusted(error):
         hint = "if a proxy reads the traffic here, name its certificates: SSL_CERT_FILE=/path/to/certificates.pem"
         hint += " (for ModelScope also REQUESTS_CA_BUNDLE)"
         return OfflineError(f"The certificate of `{host}` is not trusted", details=[said], hint=hint)
     if (proxy := proxy_of(url)) is not None:
-        return _proxy_trouble(proxy, host, said)
+        return _proxy_trouble(proxy, host, said, wants_login="407" in _chain(error))
     return OfflineError(f"{title or f'`{host}`'} is out of reach", details=[f"{host}: {said}"], hint=hint)
 
 
@@ -38,8 +38,8 @@ def _is_untrusted(error: BaseException) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in _chain(error)
 
 
-def _proxy_trouble(proxy: Proxy, host: str, said: str) -> OfflineError:
-    asked = "wants a login" if "407" in said else "does not let us through"
+def _proxy_trouble(proxy: Proxy, host: str, said: str, *, wants_login: bool) -> OfflineError:
+    asked = "wants a login" if wants_login else "does not let us through"
     return OfflineError(
         f"The proxy `{proxy.shown}` {asked}",
         details=[f"`{proxy.variable}` names it", f"{host}: {said}"],
@@ -47,12 +47,34 @@ def _proxy_trouble(proxy: Proxy, host: str, said: str) -> OfflineError:
     )
 
 
+def in_words(error: BaseException) -> str:
+    """Return what went wrong between here and a server: by what the system said, where a client wraps that."""
+    import socket  # both take a while, and are seldom needed
+    import ssl
+
+    for link in _links(error):
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return link.verify_message
+        if isinstance(link, socket.gaierror):
+            return f"no address is known for this name ({link.strerror})"
+        if isinstance(link, TimeoutError):
+            return "it did not answer in time"
+        if isinstance(link, OSError) and link.errno is not None and not isinstance(link, ssl.SSLError):
+            return os.strerror(link.errno)
+    return _chain(error)
+
+
 def _chain(error: BaseException) -> str:
     """Return what an error says; some clients say nothing themselves, but what they met does."""
+    return next((str(link) for link in _links(error) if str(link)), type(error).__name__)
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from, and so on."""
     link: BaseException | None = error
-    while link is not None and not str(link):
+    while link is not None:
+        yield link
         link = link.__cause__ or link.__context__
-    return str(link) if link is not None else type(error).__name__
 
 
 def check_room(folder: Path, needed_bytes: int) -> None:
