@@ -86,9 +86,12 @@ class Watch:
 
 
 def check(plan: Plan, report: Report) -> Checked:
-    """Start a settled plan's engine, ask it three times, and stop it; raises what a launch and its requests raise."""
+    """Start a settled plan's engine, ask it three times, and stop it; raises what a launch and its requests raise.
+
+    Others cannot use the engine meanwhile: their requests would count as its own slowness.
+    """
     watch = Watch(report)
-    instance = start_instance(plan, watch)
+    instance = start_instance(plan, watch, is_shared=False)
     try:
         answers = tuple(ask(instance, report))
         return Checked(answers, watch.load_s, peak_bytes_below(instance.process.pid))

@@ -96,12 +96,14 @@ def start_instance(
     *,
     is_probed: bool = True,
     keep_s: float = 0,
+    is_shared: bool = True,
     on_poll: Callable[[], None] = lambda: None,
 ) -> Instance:
     """Return the plan's engine, ready: it answers its health endpoint and, if `is_probed`, has generated a token.
 
-    It stays for `keep_s` after its last user. `on_poll` is called several times a second while the engine loads; what
-    it raises ends that. Raises EngineNotInstalledError, DownloadError, LoadError; whatever was started is stopped then.
+    It stays for `keep_s` after its last user; if not `is_shared`, nobody else can use it. `on_poll` is called several
+    times a second while the engine loads; what it raises ends that. Raises EngineNotInstalledError, DownloadError,
+    LoadError; whatever was started is stopped then.
     """
     python = prepare_environment(plan, report)
     files = None
@@ -110,8 +112,10 @@ def start_instance(
     instance, started = _start(plan, python, files, keep_s)
     try:
         _wait(instance, report, on_poll, is_probed=is_probed)
-        started.share()
-        instance.record = update(instance.record._replace(is_ready=True))
+        if is_shared:
+            started.share()
+        key = instance.record.key if is_shared else ""
+        instance.record = update(instance.record._replace(is_ready=True, key=key))
     except BaseException:
         instance.stop()
         raise

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import launcher
 from launcher.checking import BEGINNINGS, QUESTIONS, judge_vectors
 from launcher.cli.check import SHOWN_CHARACTERS, shortened
+from launcher.instance import attach
+from launcher.instances import running_instances
 from launcher.memory import peak_bytes_below
 from tests.launcher.commands import LIMIT_S, Run, processes_with, started
 
@@ -162,3 +165,16 @@ def test_long_answers_are_cut() -> None:
 def test_no_such_model(run: Run) -> None:
     done = run("check", "no-such-model", "--json")
     assert (done.code, done.json["kind"]) == (1, "unknown_model")
+
+
+def test_nobody_else_uses_the_engine_while_it_is_measured() -> None:
+    arguments = ("--tokens-per-second", "2")
+    plan = launcher.plan("smollm2-instruct", engine="echo", engine_args=arguments)
+    with started("check", *ECHO, "--", *arguments) as process:
+        while not (running := [each for each in running_instances() if each.is_ready]):
+            assert process.poll() is None
+            time.sleep(0.02)
+        assert [each.state for each in running] == ["ready"]
+        assert attach(plan) is None
+        process.send_signal(signal.SIGINT)
+        process.wait(LIMIT_S)

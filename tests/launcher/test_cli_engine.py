@@ -43,6 +43,18 @@ def test_the_template_makes_the_difference(weights: Path) -> None:
     assert chat.json["usage"]["prompt_tokens"] > raw.json["usage"]["prompt_tokens"]
 
 
+def test_a_check_measures_it(weights: Path) -> None:
+    done = launch("check", str(weights), "--json")
+    assert done.code == 0, done.err
+    checked = done.json
+    assert (checked["passed"], checked["engine"], checked["device"].partition(",")[0]) == (True, "llama.cpp", "CPU")
+    assert all(answer["text"] for answer in checked["answers"])
+    assert all(answer["completion_tokens"] > 0 and answer["first_token_s"] > 0 for answer in checked["answers"])
+    assert checked["tokens_per_s"] > 0
+    assert checked["ready_s"] > 0
+    assert checked["peak_memory_bytes"] > weights.stat().st_size / 2  # it is mapped, and not all of it is touched
+
+
 def test_a_conversation_is_remembered() -> None:
     chat = ("chat", "smollm2-instruct", "--temperature", "0", "--max-tokens", "60")
     told = "Write a Fibonacci function in Rust.\n{}Translate it to Python.\n"
