@@ -43,7 +43,7 @@ def engines(session: nox.Session) -> None:
 
     With arguments only the tests are run, with these. Environments and built weights are kept in `$TESTS_CACHE`.
     """
-    install(session, "-e", ".[test]")
+    install(session, "-e", ".[test,clients]")
     if not session.posargs:
         session.run("python", "-m", "tests.weights", env=index_variables())
     session.run("pytest", "-m", "engine or index", *session.posargs, env=index_variables())
