@@ -12,7 +12,7 @@ Description=launch {name}
 After=network-online.target
 
 [Service]
-ExecStart={command}
+{key}ExecStart={command}
 WorkingDirectory={folder}
 Environment=PYTHONUNBUFFERED=1
 Restart=on-failure
@@ -25,12 +25,21 @@ TimeoutStopSec=30
 [Install]
 WantedBy=default.target
 """
+# Without the file the service does not start: it would ask nobody for a key.
+KEY = """\
+# The key that may ask, as LAUNCH_API_KEY='KEY', in a file that only its owner can read.
+EnvironmentFile=%h/{file}
+"""
 
 
-def unit(name: str, command: Sequence[str], folder: Path) -> str:
-    """Return the text of a unit whose service runs a command in a folder; systemd ends it by TERM, which drains it."""
+def unit(name: str, command: Sequence[str], folder: Path, key_file: str | None = None) -> str:
+    """Return the text of a unit whose service runs a command in a folder; systemd ends it by TERM, which drains it.
+
+    The key that clients need is in `key_file`, which is named from the user's home, and never in the unit itself.
+    """
     words = " ".join(_quoted(word) for word in command)
-    return TEMPLATE.format(name=_plain(name), command=words, folder=_plain(str(folder)))
+    key = "" if key_file is None else KEY.format(file=key_file)
+    return TEMPLATE.format(name=_plain(name), key=key, command=words, folder=_plain(str(folder)))
 
 
 def unit_name(model: str) -> str:

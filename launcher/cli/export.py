@@ -27,6 +27,9 @@ from launcher.cli.options import (
 if TYPE_CHECKING:
     from launcher.planning import Request
 
+# Where the units of a user are, from the home.
+FOLDER = ".config/systemd/user"
+
 
 def group(settings: dict[str, Any], command_class: Any) -> typer.Typer:
     """Return the commands under `launch export`."""
@@ -54,6 +57,7 @@ def _systemd(
     config: Config = None,
 ) -> None:
     """Print a unit for systemd that serves a model with these options, or the models of a file, for this user."""
+    from launcher.endpoint import read_key
     from launcher.systemd import unit, unit_name
 
     output = printing.output()
@@ -67,9 +71,13 @@ def _systemd(
         program.append("serve")
     reach.check_key_unseen()
     reach.exposure()  # what could not be served is said now
-    output.lines(unit(served, (*program, *sys.argv[3:]), Path.cwd()).splitlines())
     file = unit_name(served)
-    output.say(f"# save it as ~/.config/systemd/user/{file}, then:")
+    key_file = f"{FOLDER}/{file.removesuffix('.service')}.env" if read_key() else None
+    output.lines(unit(served, (*program, *sys.argv[3:]), Path.cwd(), key_file).splitlines())
+    output.say(f"# save it as ~/{FOLDER}/{file}, then:")
+    if key_file is not None:
+        line = f"""printf "LAUNCH_API_KEY='%s'\\n" "$LAUNCH_API_KEY" > ~/{key_file}"""
+        output.say(f"#   (umask 077; {line})")
     output.say(f"#   systemctl --user daemon-reload && systemctl --user enable --now {file}")
     output.say("#   loginctl enable-linger    (to start without a login)")
 

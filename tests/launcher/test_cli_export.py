@@ -54,6 +54,20 @@ def test_what_could_not_be_served_is_refused() -> None:
     assert done.out == ""
 
 
+def test_the_key_of_now_is_in_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "EnvironmentFile" not in launch(*LINE).out
+    monkeypatch.setenv("LAUNCH_API_KEY", r"k$ey-\"1`")
+    done = launch(*LINE)
+    assert "\nEnvironmentFile=%h/.config/systemd/user/launch-smollm2-instruct.env\n" in done.out
+    assert "k$ey" not in done.out + done.err
+    (line,) = [line for line in done.err.splitlines() if "umask" in line]
+    (Path.home() / ".config/systemd/user").mkdir(parents=True)
+    subprocess.run(("sh", "-c", line.removeprefix("#")), check=True)
+    written = Path.home() / ".config/systemd/user/launch-smollm2-instruct.env"
+    assert written.read_text() == "LAUNCH_API_KEY='k$ey-\\\"1`'\n"
+    assert written.stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd to ask")
 def test_systemd_understands_it(tmp_path: Path) -> None:
     path = tmp_path / "launch.service"
