@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -10,7 +10,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from launcher.cli.commands import ALIASES, COMMANDS, HIDDEN_DEFAULT, SHORTCUTS
-from launcher.cli.options import UsageError, grouped, named_twice
+from launcher.cli.options import HEADINGS, UsageError, grouped, named_twice
+
+# Options that a look takes in; where there are more, they stand under headings.
+ONE_LIST = 15
 
 
 class LaunchCommand(TyperCommand):
@@ -23,6 +26,17 @@ class LaunchCommand(TyperCommand):
         if ctx.args and not ctx.resilient_parsing:
             self._refuse_extra(ctx)
         return []
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Show the options, under headings where they are more than a look takes in."""
+        parameters: list[Any] = self.get_params(ctx)
+        _write_options(ctx, formatter, "Arguments", [each for each in parameters if each.param_type_name == "argument"])
+        options = [each for each in parameters if each.param_type_name == "option"]
+        if len(options) > ONE_LIST:
+            for heading in dict.fromkeys(HEADINGS.values()):
+                _write_options(ctx, formatter, heading, [each for each in options if each.rich_help_panel == heading])
+            options = [each for each in options if each.rich_help_panel is None]
+        _write_options(ctx, formatter, "Options", options)
 
     def _refuse_swallowed(self, ctx: Any) -> None:
         known = {name for parameter in self.params for name in parameter.opts}
@@ -41,6 +55,13 @@ class LaunchCommand(TyperCommand):
         names = [first, *ctx.args]
         hint = "a question goes behind `--prompt`, in quotes" if "prompt" in ctx.params else None
         raise UsageError(named_twice(names), hint=hint)
+
+
+def _write_options(ctx: Any, formatter: Any, heading: str, parameters: Sequence[Any]) -> None:
+    records = [record for record in (each.get_help_record(ctx) for each in parameters) if record is not None]
+    if records:
+        with formatter.section(heading):
+            formatter.write_dl(records)
 
 
 class LaunchGroup(TyperGroup):

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from launcher.cli.options import (
+    ASK,
+    SERVE,
+    SHOW,
     Ask,
     Elsewhere,
     How,
@@ -27,35 +30,43 @@ from launcher.cli.options import (
 )
 
 Prompt = Annotated[
-    list[str] | None, option("-p --prompt", "TEXT", "Ask this and leave; may be repeated; - is stdin, @FILE a file.")
+    list[str] | None,
+    option("-p --prompt", "TEXT", "Ask this and leave; may be repeated; - is stdin, @FILE a file.", heading=ASK),
 ]
-Raw = Annotated[bool, option("--raw", None, "Give the prompt as it is, without the model's template.")]
-Suffix = Annotated[str | None, option("--suffix", "TEXT", "Fill in what is between the prompt and this, or @FILE.")]
-Detach = Annotated[bool, option("-d --detach", None, "Serve without this terminal, and return when it is ready.")]
-DryRun = Annotated[bool, option("--dry-run", None, "Show what would be done, and do nothing.")]
-Explain = Annotated[bool, option("--explain", None, "The same, with every rejected combination.")]
+Raw = Annotated[bool, option("--raw", None, "Give the prompt as it is, without the model's template.", heading=ASK)]
+Suffix = Annotated[
+    str | None,
+    option("--suffix", "TEXT", "Fill in what is between the prompt and this, or @FILE.", heading=ASK),
+]
+Detach = Annotated[
+    bool,
+    option("-d --detach", None, "Serve without this terminal, and return when it is ready.", heading=SERVE),
+]
+DryRun = Annotated[bool, option("--dry-run", None, "Show what would be done, and do nothing.", heading=SHOW)]
+Explain = Annotated[bool, option("--explain", None, "The same, with every rejected combination.", heading=SHOW)]
 
 
 def command(
     context: typer.Context,
-    which: Which,
-    how: How,
-    ask: Ask,
-    elsewhere: Elsewhere,
-    reach: Reach,
-    traffic: Traffic,
-    watching: Watching,
-    network: Network,
-    pinned: Pinned,
-    sharing: Sharing,
-    printing: Printing,
+    *,
     name: Name = None,
+    which: Which,
+    pinned: Pinned,
+    how: How,
     prompt: Prompt = None,
     raw: Raw = False,
     suffix: Suffix = None,
+    ask: Ask,
+    elsewhere: Elsewhere,
     detach: Detach = False,
+    reach: Reach,
+    traffic: Traffic,
+    watching: Watching,
+    sharing: Sharing,
     dry_run: DryRun = False,
     explain: Explain = False,
+    network: Network,
+    printing: Printing,
 ) -> None:
     from launcher import detaching
     from launcher.cli import prompts, running

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
 import typer
 
@@ -27,9 +28,11 @@ SHOWN_IN_PS = "others on this machine see `--api-key` in `ps`: LAUNCH_API_KEY an
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model's name, alias, repo id, or a path.")]
 
 
-def option(names: str, value: str | None, text: str, **settings: Any) -> Any:
-    """Return an option with what stands for its value in the help."""
-    return typer.Option(*names.split(), metavar=value, help=text, show_envvar=False, **settings)
+def option(names: str, value: str | None, text: str, *, heading: str | None = None, **settings: Any) -> Any:
+    """Return an option with what stands for its value in the help, and the heading there."""
+    return typer.Option(
+        *names.split(), metavar=value, help=text, show_envvar=False, rich_help_panel=heading, **settings
+    )
 
 
 def setting(names: str, value: str | None, text: str, **settings: Any) -> Any:
@@ -364,6 +367,29 @@ def request_of(*groups: Which | How | Network | Pinned, engine_args: tuple[str, 
     return request
 
 
+# What a long help shows options under, in this order; those of no group come last.
+WHICH, HOW, ASK, SERVE, SHOW = (
+    "Which model",
+    "How it runs",
+    "What it is asked",
+    "How it serves",
+    "What is done and shown",
+)
+HEADINGS: Mapping[Any, str] = {
+    Which: WHICH,
+    Pinned: WHICH,
+    How: HOW,
+    Elsewhere: ASK,
+    Ask: ASK,
+    Reach: SERVE,
+    Traffic: SERVE,
+    Watching: SERVE,
+    Sharing: SERVE,
+    Network: SHOW,
+    Printing: SHOW,
+}
+
+
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take its options as groups: parameters whose type is a named tuple become its fields."""
     hints = get_type_hints(command, include_extras=True)
@@ -388,9 +414,22 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
 def _parameters_of(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
-        inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field])
+        inspect.Parameter(
+            field,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=_under(HEADINGS[group], hints[field]),
+        )
         for field, default in group._field_defaults.items()
     ]
+
+
+def _under(heading: str, annotation: Any) -> Any:
+    """Return an option's type and description with the heading that it is shown under."""
+    kind, described = get_args(annotation)
+    described = copy(described)
+    described.rich_help_panel = heading
+    return Annotated[kind, described]
 
 
 def _read_gpus(gpus: str | None, numbers: str | None) -> str | None:

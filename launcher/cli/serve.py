@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.cli.options import Printing, Reach, Traffic, UsageError, Watching, option, quantity, setting
+from launcher.cli.options import SERVE, Printing, Reach, Traffic, UsageError, Watching, option, quantity, setting
 from launcher.output import Output, format_seconds
 from launcher.quantities import parse_size_bytes
 
@@ -40,23 +40,34 @@ def _read_defaults(context: typer.Context, path: Path | None) -> Path:
 
 Config = Annotated[
     Path | None,
-    option("-c --config", "FILE", "What to serve; ./launch.yaml by default.", is_eager=True, callback=_read_defaults),
+    option(
+        "-c --config",
+        "FILE",
+        "What to serve; ./launch.yaml by default.",
+        heading=SERVE,
+        is_eager=True,
+        callback=_read_defaults,
+    ),
 ]
 MaxMemory = Annotated[
-    str | None, setting("--max-memory", "SIZE", "What all models together may take: 12GB. By default what is free.")
+    str | None,
+    setting("--max-memory", "SIZE", "What all models together may take: 12GB. By default what is free.", heading=SERVE),
 ]
-Detach = Annotated[bool, option("-d --detach", None, "Serve without this terminal, and return when it is ready.")]
+Detach = Annotated[
+    bool, option("-d --detach", None, "Serve without this terminal, and return when it is ready.", heading=SERVE)
+]
 
 
 def command(
     context: typer.Context,
+    *,
+    config: Config = None,
+    detach: Detach = False,
+    max_memory: MaxMemory = None,
     reach: Reach,
     traffic: Traffic,
     watching: Watching,
     printing: Printing,
-    config: Config = None,
-    max_memory: MaxMemory = None,
-    detach: Detach = False,
 ) -> None:
     from launcher import detaching, serving
     from launcher.access_log import opened_access_log
