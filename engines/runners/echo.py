@@ -384,6 +384,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ctx-size", type=int, default=8192, help="tokens of each slot")
     parser.add_argument("--parallel", type=int, default=1, help="slots")
+    parser.add_argument("--load-seconds", type=float, default=0, help="be ready after so long")
     parser.add_argument("--tokens-per-second", type=float, help="of each slot; without it as fast as it goes")
     parser.add_argument("--no-system-role", action="store_true", help="have a template that knows no system message")
     parser.add_argument("--no-tools", action="store_true", help="have a template that knows no tools")
@@ -394,4 +395,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    asyncio.run(EchoServer(parse()).serve())
+    given = parse()
+    time.sleep(given.load_seconds)
+    asyncio.run(EchoServer(given).serve())
