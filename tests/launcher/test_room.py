@@ -19,8 +19,8 @@ def test_weights_cache_and_engine_are_added() -> None:
 def test_the_estimate_is_near_what_was_measured() -> None:
     """docs/engines-measured.json has 372 MB for llama.cpp with weights of 105 MB and this context."""
     plan = make_plan("smollm2-instruct", {"engine": "llama.cpp", "context_length": 1024, "concurrency": 8})
-    layers = {"layers": 30, "heads": 9, "kv_heads": 3, "hidden_size": 576}
-    settings = plan.settings._replace(architecture=plan.settings.architecture._replace(**layers))
+    known = plan.settings.architecture._replace(layers=30, heads=9, kv_heads=3, hidden_size=576)
+    settings = plan.settings._replace(architecture=known)
     assert 0.9 < estimate(replace(plan, settings=settings)).total_bytes / 372e6 < 1.1
 
 
