@@ -56,11 +56,11 @@ class Endpoint(NamedTuple):
     def wait_for(self, model: str, state: str) -> None:
         wait_until(lambda: self.states()[model] == state)
 
-    def count(self, metric: str, **labels: str) -> float:
+    def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""
         text = ask(self.url.removesuffix("v1") + "metrics").body.decode()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-        return sum(each.value for each in samples if each.name == metric and labels.items() <= each.labels.items())
+        return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
 
     def engine(self, name: str) -> int:
         """Return the process of a model's engine."""
@@ -121,9 +121,9 @@ def test_three_models_in_turn_where_two_fit(file: Path) -> None:
         for name in names * 3:
             assert endpoint.text_of(name, f"to {name}") == f"to {name}"
         # The least recently used leaves, so that each of the nine finds its model gone.
-        assert endpoint.count("launch_model_loads_total") == 9
-        assert endpoint.count("launch_model_unloads_total", reason="memory") == 7
-        assert [endpoint.count("launch_model_loads_total", model=name) for name in names] == [3, 3, 3]
+        assert endpoint.metric("launch_model_loads_total") == 9
+        assert endpoint.metric("launch_model_unloads_total", reason="memory") == 7
+        assert [endpoint.metric("launch_model_loads_total", model=name) for name in names] == [3, 3, 3]
         assert sorted(endpoint.states().values()) == ["ready", "ready", "unloaded"]
 
 
@@ -186,7 +186,7 @@ def test_an_idle_model_is_unloaded_after_its_time(file: Path) -> None:
         assert endpoint.text_of("one") == endpoint.text_of("two") == "Hello"
         endpoint.wait_for("one", "unloaded")
         assert endpoint.states()["two"] == "ready"
-        assert endpoint.count("launch_model_unloads_total", model="one", reason="idle") == 1
+        assert endpoint.metric("launch_model_unloads_total", model="one", reason="idle") == 1
         assert endpoint.text_of("one") == "Hello"
 
 
@@ -212,7 +212,7 @@ def test_while_a_model_loads_no_more_wait_than_may(file: Path) -> None:
     one = model("one", engine_args=["--load-seconds", "2"], concurrency=1, max_queue=1)
     with serving(file, [one]) as endpoint:
         first, second = Asking(endpoint, "one"), Asking(endpoint, "one")
-        wait_until(lambda: endpoint.count("launch_requests_waiting", model="one") == 2)
+        wait_until(lambda: endpoint.metric("launch_requests_waiting", model="one") == 2)
         assert endpoint.say("one").status == 429
         assert first.text() == second.text() == "Hello"
 
@@ -246,7 +246,7 @@ def test_an_engine_that_crashes_is_started_again_and_its_requests_are_told_why(f
             with pytest.raises(openai.APIError, match="ended by SIGKILL while it answered"):
                 list(chunks)
         assert endpoint.text_of("one") == "Hello"
-        assert endpoint.count("launch_engine_restarts_total", model="one") == 1
+        assert endpoint.metric("launch_engine_restarts_total", model="one") == 1
 
 
 def test_an_engine_that_crashes_too_often_is_given_up_for_a_while(file: Path) -> None:
@@ -268,7 +268,7 @@ def test_an_engine_that_hangs_is_ended_and_started_again(file: Path) -> None:
         assert answer.status == 502
         assert "gave no sign of life" in answer.json["error"]["message"]
         assert endpoint.text_of("one") == "Hello"
-        assert endpoint.count("launch_engine_restarts_total", model="one") == 1
+        assert endpoint.metric("launch_engine_restarts_total", model="one") == 1
 
 
 def test_a_model_that_is_stopped_is_loaded_again_when_it_is_asked_for(file: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_model_that_is_stopped_is_loaded_again_when_it_is_asked_for(file: Path
         assert endpoint.text_of("one") == "Hello"
         assert launch("stop", "one").code == 0
         assert endpoint.states()["one"] == "unloaded"
-        assert endpoint.count("launch_model_unloads_total", model="one", reason="asked") == 1
+        assert endpoint.metric("launch_model_unloads_total", model="one", reason="asked") == 1
         assert endpoint.text_of("one") == "Hello"
 
 
