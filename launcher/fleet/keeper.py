@@ -100,14 +100,15 @@ class Keeper:
     def adopt(self, instance: Instance, took_s: float) -> None:
         """Keep an engine that was started for this model, and was ready after so long."""
         self.instance = instance
+        self._is_due = False
         self._metrics.count_load(self.offer.name, took_s)
 
     def change(self, model: ServedModel) -> None:
         """Go on with the same engine under other conditions."""
+        self._is_due = self._is_due or (self.instance is None and (self.model.load, model.load) == ("demand", "start"))
         self.model = model
         self.offer.names = names_of(model, self.plan)
         self.offer.max_queue, self.offer.is_required = model.max_queue, model.load == "start"
-        self._is_due = self._is_due or (model.load == "start" and self.instance is None)
         self._wake.set()
 
     def retire(self) -> None:

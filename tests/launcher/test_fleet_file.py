@@ -10,6 +10,7 @@ import pytest
 
 from launcher.care import Care
 from launcher.fleet import Fleet
+from launcher.instance import start_instance
 from launcher.serve_file import read_serve_file
 from registry.errors import LaunchError, SchemaError
 from tests.registry.entries import yaml_entry
@@ -82,3 +83,25 @@ def test_a_file_that_cannot_be_changes_nothing(path: Path, text: str, error: typ
     with pytest.raises(error):
         reloaded(fleet, path, text)
     assert fleet.statuses() == before
+
+
+def test_a_model_that_has_left_comes_back_when_it_is_asked_for(path: Path) -> None:
+    """Neither at once because it was to be loaded at the start, nor because the file changes elsewhere."""
+    text = "models:\n  - {model: smollm2-instruct, engine: echo, load: start, keep: 0.2s}\n"
+    path.write_text(text)
+    file = read_serve_file(path)
+    happened: list[str] = []
+    fleet = Fleet(Care(), lambda event: happened.append(event.kind), file=file)
+    (keeper,) = fleet.add_all(file.models)
+    fleet.start(keeper, lambda plan: start_instance(plan, lambda progress: None))
+
+    async def leave_and_reload() -> None:
+        async with fleet.running():
+            while not happened:
+                await asyncio.sleep(0.02)
+            path.write_text(f"{text}  - mistral-instruct-v0.2\n")
+            await fleet.reload()
+            await fleet.reload()
+
+    asyncio.run(leave_and_reload())
+    assert happened == ["unloaded"]
