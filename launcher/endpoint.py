@@ -30,9 +30,10 @@ def read_key(environ: Mapping[str, str] = os.environ) -> str | None:
 
 def find_served(model: str | None = None) -> str | None:
     """Return the address of the newest endpoint that answers on this machine, for `model` where one is named."""
-    from launcher.overview import running_models
+    from launcher.overview import called, running_models
 
-    served = [each for each in running_models() if each.is_answering and (model is None or each.is_called(model))]
+    running = running_models()
+    served = [each for each in (running if model is None else called(model, running)) if each.is_answering]
     newest = max((each.server for each in served if each.server is not None), key=lambda it: it.began_s, default=None)
     return None if newest is None else newest.url
 

@@ -15,7 +15,7 @@ from engines.index import engine_named
 from engines.process import EngineProcess, new_address
 from engines.running import is_healthy
 from launcher.fetching import fetch
-from launcher.instances import MARK, find_standing_in, forget, new_number, new_record, update
+from launcher.instances import MARK, find_standing_in, forget, log_name, new_number, new_record, update
 from launcher.plans import Plan
 from registry.cache import cache_folder
 from registry.errors import EngineNotInstalledError, GenerationError
@@ -145,7 +145,7 @@ def _start(plan: Plan, python: str, files: FileSet | None, keep_s: float) -> tup
         engine,
         engine.command(python, settings, address),
         address=address,
-        log_path=_new_log(plan.name),
+        log_path=_new_log(settings.name),
         variables={**engine.variables(settings), MARK: number},
         keep_s=keep_s,
     )
@@ -195,4 +195,5 @@ def _new_log(name: str) -> Path:
     if folder.is_dir():
         for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)[: -LOGS_KEPT + 1]:
             old.unlink(missing_ok=True)
-    return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}.log"
+    when = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
+    return folder / f"{log_name(name)}-{when}.log"

@@ -78,6 +78,11 @@ def new_number() -> str:
     return f"{os.getpid()}-{time.monotonic_ns() % 1_000_000_000:09d}"
 
 
+def log_name(name: str) -> str:
+    """Return what the names of a model's logs begin with."""
+    return name.replace("/", "-")
+
+
 def key_of(plan: Plan) -> str:
     """Return what plans have in common whose engines could stand in for each other, but for context and slots."""
     settings = plan.settings._replace(context_length=0, slots=0, starts_fast=True, model_path=Path())
@@ -90,8 +95,8 @@ def new_record(plan: Plan, running: RunningEngine, number: str) -> Record:
     assert running.address.socket is not None
     fresh = Record(
         number=number,
-        name=plan.name,
-        aliases=plan.model.aliases,
+        name=plan.settings.name,
+        aliases=tuple(each for each in (plan.name, *plan.model.aliases) if each != plan.settings.name),
         model_format=plan.model_format,
         quantization=plan.quantization,
         engine=plan.engine,

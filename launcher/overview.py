@@ -27,11 +27,14 @@ class Running(NamedTuple):
         """Return whether a server has told this."""
         return self.server is not None and self.status.state != NOT_ANSWERING
 
+    def is_named(self, name: str) -> bool:
+        """Return whether it is this model's own name, or its instance's number."""
+        is_number = self.instance is not None and name == self.instance.number
+        return is_number or name.casefold() == self.status.name.casefold()
+
     def is_called(self, name: str) -> bool:
-        """Return whether a name means this model, or a number its instance."""
-        names = (self.status.name, *self.status.aliases)
-        number = None if self.instance is None else self.instance.number
-        return name == number or name.casefold() in (each.casefold() for each in names)
+        """Return whether it is a name of this model, or an alias."""
+        return self.is_named(name) or name.casefold() in (each.casefold() for each in self.status.aliases)
 
 
 def running_models() -> list[Running]:
@@ -44,6 +47,14 @@ def running_models() -> list[Running]:
     found = [each for server, statuses in told.items() for each in _behind(server, statuses, instances)]
     seen = {each.instance.number for each in found if each.instance is not None}
     return found + [Running(status_of(each), None, each) for number, each in instances.items() if number not in seen]
+
+
+def called(name: str, running: Sequence[Running]) -> list[Running]:
+    """Return what a name means: behind each endpoint one model, whose own name goes before another's alias."""
+    found = [each for each in running if each.is_called(name)]
+    meant = {each.server: each for each in reversed(found)}
+    meant |= {each.server: each for each in found if each.is_named(name)}
+    return [each for each in found if each.server is None or each is meant[each.server]]
 
 
 def models_of(server: Server, running: Sequence[Running]) -> list[Running]:

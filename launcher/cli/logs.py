@@ -11,8 +11,9 @@ from typing import Annotated, NamedTuple
 import typer
 
 from launcher.cli.options import Printing, option
+from launcher.instances import log_name
 from launcher.output import Output
-from launcher.overview import running_models
+from launcher.overview import called, running_models
 from launcher.processes import Process, is_running
 from launcher.servers import Server, running_servers
 from registry.cache import cache_folder
@@ -47,7 +48,7 @@ def command(
 
 def _log_of(name: str, output: Output) -> _Log:
     """Return the log of a model's engine, also of one that has ended; else of the server that has this name."""
-    found = [each for each in running_models() if each.is_called(name)]
+    found = called(name, running_models())
     if instance := next((each.instance for each in reversed(found) if each.instance is not None), None):
         return _Log(Path(instance.log), instance.guard)
     if not found and (server := _server_called(name)):
@@ -59,7 +60,7 @@ def _log_of(name: str, output: Output) -> _Log:
 
 def _log_of_server(name: str) -> _Log:
     """Return what the server said that has this name, or a model of this name."""
-    behind = (each.server for each in reversed(running_models()) if each.is_called(name) and each.server is not None)
+    behind = (each.server for each in reversed(called(name, running_models())) if each.server is not None)
     server = _server_called(name) or next(behind, None)
     if server is None:
         raise LaunchError(f"No server runs for `{name}`", hint="launch ps")
@@ -78,7 +79,7 @@ def _server_called(name: str) -> Server | None:
 
 def _last_log(name: str) -> Path:
     """Return the newest log of a model that does not run any more."""
-    found = (cache_folder() / "logs").glob(f"{glob.escape(name)}-2*.log")
+    found = (cache_folder() / "logs").glob(f"{glob.escape(log_name(name))}-2*.log")
     logs = sorted(found, key=lambda path: path.stat().st_mtime_ns)
     if not logs:
         raise LaunchError(f"There is no log of `{name}`: nothing of that name ran here lately", hint="launch ps")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from shutil import get_terminal_size
 
 from launcher.cli.options import Printing
 from launcher.memory import bytes_below
@@ -14,6 +16,8 @@ HEADINGS = (
     *("NAME", "FORMAT", "QUANT", "ENGINE", "DEVICE", "CONTEXT", "RUN/QUEUE"),
     *("MEMORY", "UPTIME", "STATE", "ADDRESS"),
 )
+LEFT_OUT_FIRST = ("DEVICE", "FORMAT", "CONTEXT", "UPTIME", "QUANT", "ENGINE")
+GAP = 2
 # A cause may be a paragraph; programs get all of it.
 CAUSE_LENGTH = 48
 
@@ -23,7 +27,8 @@ def command(printing: Printing) -> None:
     output = printing.output()
     if not found:
         output.say("nothing runs")
-    output.table(HEADINGS, [_row(*each) for each in found], [record_of(*each) for each in found])
+    headings, rows = _fitting(HEADINGS, [_row(*each) for each in found])
+    output.table(headings, rows, [record_of(*each) for each in found])
     for server in dict.fromkeys(each.server for each, _ in found if each.server is not None and each.server.file):
         output.say(f"{server.name}, pid {server.process.pid}: {server.file} · launch stop {server.name}")
 
@@ -39,7 +44,7 @@ def _row(running: Running, memory: int | None) -> tuple[str, ...]:
         status.model_format,
         status.quantization,
         status.engine,
-        status.device,
+        status.device.partition(",")[0],
         f"{status.context_length:,} × {status.concurrency}" if status.concurrency else "",
         f"{status.running}/{status.waiting}" if running.is_answering else "",
         "" if memory is None else format_bytes(memory),
@@ -47,6 +52,19 @@ def _row(running: Running, memory: int | None) -> tuple[str, ...]:
         _state(running),
         "" if running.server is None else running.server.url,
     )
+
+
+def _fitting(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return a table without the columns that a narrow terminal has no room for, those that say least first."""
+    if not is_terminal(sys.stdout):
+        return headings, rows
+    columns = list(zip(headings, *rows, strict=True))
+    for name in LEFT_OUT_FIRST:
+        widths = [max(map(len, column)) + GAP for column in columns]
+        if sum(widths) <= get_terminal_size().columns:
+            break
+        columns = [column for column in columns if column[0] != name]
+    return next(fitting := iter(zip(*columns, strict=True))), list(fitting)
 
 
 def _state(running: Running) -> str:

@@ -9,7 +9,7 @@ import typer
 from launcher import detaching
 from launcher.cli.options import Printing
 from launcher.cli.stop import end_server
-from launcher.overview import models_of, running_models
+from launcher.overview import called, models_of, running_models
 from launcher.servers import Server, running_servers
 from registry.errors import LaunchError
 
@@ -43,13 +43,13 @@ def _only(name: str) -> Server:
 def _serving(name: str) -> list[Server]:
     """Return the servers whose only model has that name; raises LaunchError where there is none."""
     running = running_models()
-    called = [each for each in running if each.is_called(name)]
-    if not called:
+    found = called(name, running)
+    if not found:
         raise LaunchError(f"`{name}` does not run", hint=f"launch {name} --detach")
-    for server in (each.server for each in called):
+    for server in (each.server for each in found):
         if server is not None and len(models_of(server, running)) > 1:
             raise LaunchError(
                 f"`{name}` is one of several models of a server: all of them are restarted, or none",
                 hint=f"launch restart {server.name}",
             )
-    return [each.server for each in called if each.server is not None]
+    return [each.server for each in found if each.server is not None]

@@ -11,7 +11,7 @@ from launcher.cli.options import Printing, UsageError, option
 from launcher.control import ask_to_unload
 from launcher.instances import Record
 from launcher.output import Output
-from launcher.overview import Running, models_of, running_models
+from launcher.overview import Running, called, models_of, running_models
 from launcher.processes import Process
 from launcher.servers import Server
 from registry.errors import LaunchError
@@ -74,7 +74,7 @@ def _stop_called(name: str, output: Output) -> None:
     whole = [each for each in servers.running_servers() if each.is_called(name) and not each.is_embedded]
     for server in whole:
         end_server(server, output)
-    found = [each for each in running if each.is_called(name) and each.server not in whole]
+    found = [each for each in called(name, running) if each.server not in whole]
     for each in found:
         _stop_model(each, running, output)
     if not whole and not found:

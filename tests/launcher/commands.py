@@ -95,11 +95,11 @@ def wait_for_event(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
 
 
 class Terminal:
-    """`launch` on a terminal of its own with 120 columns, where stdout and stderr are one."""
+    """`launch` on a terminal of its own, where stdout and stderr are one."""
 
-    def __init__(self, *arguments: str, kind: str = "dumb") -> None:
+    def __init__(self, *arguments: str, kind: str = "dumb", columns: int = 120) -> None:
         self._ours, theirs = pty.openpty()
-        environ = {**os.environ, "TERM": kind, "COLUMNS": "120"}
+        environ = {**os.environ, "TERM": kind, "COLUMNS": str(columns)}
         self.process = subprocess.Popen(
             command(*arguments, program=TERMINAL_PROGRAM),
             stdin=theirs,

@@ -22,9 +22,12 @@ from launcher.control import ask_statuses
 from launcher.instances import running_instances
 from launcher.servers import Origin, Server, running_servers
 from tests.fakes.controlled import URL, Models, served
+from tests.fakes.gateway import Answer, ask
 from tests.launcher.commands import LIMIT_S, Run, Terminal, started, wait_for_event
+from tests.launcher.commands import launch as launch_program
 
 ECHO = ("smollm2", "--engine", "echo", "--port", "0", "--json")
+JSON = {"Content-Type": "application/json"}
 CAUSE = "`llama.cpp` ended by SIGKILL: somebody ended it, or the system did so because memory ran out"
 
 
@@ -124,6 +127,16 @@ def test_a_long_cause_is_shortened_for_people() -> None:
     assert CAUSE not in shown
     assert "…" in shown
     assert len(CAUSE) > CAUSE_LENGTH
+
+
+@pytest.mark.usefixtures("server")
+def test_a_narrow_terminal_has_fewer_columns_and_no_broken_words(file: Path) -> None:
+    file.write_text("small unloaded\n")
+    with served(Models(file), Origin("other")), Terminal("ps", columns=80) as terminal:
+        headings, *lines = terminal.read_all().splitlines()
+    assert {"NAME", "RUN/QUEUE", "STATE", "ADDRESS"} <= set(headings.split())
+    assert "DEVICE" not in headings
+    assert any(line.startswith("small ") and line.rstrip().endswith(URL) for line in lines)
 
 
 def test_whoever_does_not_answer_is_not_waited_for(run: Run, server: Server, file: Path) -> None:
@@ -281,3 +294,78 @@ def test_a_process_that_has_got_the_number_of_another_is_not_taken_for_it(run: R
     path.write_text(json.dumps({**facts, "process": [facts["process"][0], facts["process"][1] - 3600]}))
     assert run("ps").err == "nothing runs\n"
     assert run("stop", "serve").err == "`serve` does not run\n"
+
+
+# --- launch serve ----------------------------------------------------------------------------------------------------
+
+FILE = """\
+defaults: {port: 0, engine: echo}
+models:
+  - model: smollm2-instruct
+    name: small
+    load: start
+  - smollm2-instruct
+  - model: mistral-instruct-v0.2
+    name: acme/broken
+    engine-args: [--no-such-option]
+"""
+
+
+@pytest.fixture
+def url(tmp_path: Path, run: Run) -> Iterator[str]:
+    """Serve a file without a terminal; yield the URL for clients."""
+    path = tmp_path / "launch.yaml"
+    path.write_text(FILE)
+    done = launch_program("serve", "-c", str(path), "--detach", folder=tmp_path)
+    assert done.code == 0, done.err
+    yield rows(run)[0]["url"]
+    assert run("stop", "--all").code == 0
+
+
+def states(run: Run) -> list[tuple[str, str]]:
+    return [(row["name"], row["state"]) for row in rows(run)]
+
+
+def ask_for(url: str, model: str) -> Answer:
+    return ask(f"{url}/completions", {"model": model, "prompt": "hello", "max_tokens": 1}, JSON)
+
+
+def test_models_are_loaded_unloaded_and_stay_so(url: str, run: Run) -> None:
+    assert states(run) == [("small", "ready"), ("smollm2-instruct", "unloaded"), ("acme/broken", "unloaded")]
+    assert ask_for(url, "smollm2-instruct").status == 200
+    assert states(run)[1] == ("smollm2-instruct", "ready")
+    assert run("stop", "small").code == 0
+    assert states(run)[:2] == [("small", "unloaded"), ("smollm2-instruct", "ready")]
+    assert run("stop", "smollm2-instruct").err.startswith("smollm2-instruct is unloaded")
+    assert [state for _, state in states(run)] == ["unloaded"] * 3
+    assert ask_for(url, "small").status == 200
+    assert run("env", "small", "--json").json["variables"]["OPENAI_BASE_URL"] == url
+
+
+def test_what_each_of_them_said(url: str, run: Run) -> None:
+    assert ask_for(url, "acme/broken").status == 503
+    row = rows(run)[2]
+    assert row["state"] == "failed"
+    assert "unrecognized arguments: --no-such-option" in row["cause"]
+    done = run("logs", "acme/broken")
+    assert "--no-such-option" in done.out
+    assert done.err == "`acme/broken` is not loaded; this is what it said last\n"
+    assert "acme/broken" in run("logs", "serve").out
+    assert run("logs", "small").code == 0
+
+
+def test_the_file_is_applied_and_the_server_started_again(url: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "launch.yaml"
+    path.write_text(f"{FILE}  - {{model: smollm2-instruct, name: new}}\n")
+    assert run("reload").err == "added new\n"
+    path.write_text(f"{FILE}modles: []\n")
+    done = run("reload", "launch.yaml")
+    assert done.code == 2
+    assert "launch.yaml:10: `modles` is not a key\n  nothing has changed\n" in done.err
+    assert len(rows(run)) == 4
+    path.write_text(FILE)
+    assert launch_program("restart", "serve").code == 0
+    assert states(run)[0] == ("small", "ready")
+    assert len(rows(run)) == 3
+    assert run("stop", "serve").code == 0
+    assert run("ps").err == "nothing runs\n"
