@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from launcher.control import ModelStatus, ask_all, status_of
 from launcher.instances import Record, running_instances
+from launcher.processes import wait_ended
 from launcher.servers import Server, running_servers
 
 NOT_ANSWERING = "not answering"
+GONE_WITHIN_S = 0.1
 
 
 class Running(NamedTuple):
@@ -41,7 +43,9 @@ def running_models() -> list[Running]:
     """Return all that runs, the oldest first, as of a second ago at most."""
     servers = running_servers()
     told = dict(zip(servers, ask_all(servers), strict=True))
-    if None in told.values():  # it may have been killed over this
+    if silent := [each.process for each, said in told.items() if said is None]:
+        # Of one that was killed over this, the socket is gone a moment before the process.
+        wait_ended(silent, GONE_WITHIN_S)
         told = {each: told[each] for each in running_servers() if each in told}
     instances = {each.number: each for each in running_instances()}
     found = [each for server, statuses in told.items() for each in _behind(server, statuses, instances)]

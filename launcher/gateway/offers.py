@@ -241,10 +241,7 @@ class Offer:
 
 
 class Offers:
-    """All that an endpoint answers for, by any name, without regard to case.
-
-    The one whose own name it is is meant, else the first that has it.
-    """
+    """All that an endpoint answers for, by any name, without regard to case; the first that has it is meant."""
 
     def __init__(self, offers: Iterable[Offer] = ()) -> None:
         self._all: tuple[Offer, ...] = ()
@@ -258,7 +255,6 @@ class Offers:
         """Answer for these from now on."""
         self._all = tuple(offers)
         self._by_name = {name.casefold(): each for each in reversed(self._all) for name in each.names}
-        self._by_name |= {each.name.casefold(): each for each in reversed(self._all)}
 
     def find(self, name: object) -> Offer:
         """Return the offer of a name; where there is one only, None means that one. Raises UnknownModelError."""
