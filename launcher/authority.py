@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import NamedTuple
@@ -35,6 +36,7 @@ class Authority(NamedTuple):
         return host if self.port is None else f"{host}:{self.port}"
 
 
+@functools.lru_cache(maxsize=64)  # each request has one, mostly the same
 def read_authority(text: str) -> Authority | None:
     """Return what a Host header or an option names, or None if it is not a host and perhaps a port."""
     match = _AUTHORITY.fullmatch(text)

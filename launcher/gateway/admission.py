@@ -84,6 +84,9 @@ class _Checks:
         if (request.content_length or 0) > limits.body_bytes:
             raise self._too_large()
         try:
+            if request.content.is_eof():  # it came with the headers, so that no time needs to be watched
+                await request.read()
+                return
             async with asyncio.timeout(limits.body_within_s):
                 await _ask_for_body(request)
                 await request.read()

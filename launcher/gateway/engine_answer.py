@@ -43,6 +43,11 @@ class EngineAnswer(asyncio.Protocol):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def has_more(self) -> bool:
+        """Return whether something has come that nobody has taken, or nothing more will."""
+        return bool(self._pieces) or self._is_whole
+
     def close(self) -> None:
         """Hang up."""
         if self._transport is not None:

@@ -51,7 +51,11 @@ class OutgoingStream:
     ) -> web.StreamResponse:
         """Send the engine's answer on as it comes, and return it whole; headers come too late after a comment."""
         response = await self._begun(content_type, headers)
+        if not answer.has_more:
+            await asyncio.sleep(0)  # most engines' first event is just behind their headers, and goes with ours
         passer = _Passer(self._request, passing)
+        if not answer.has_more:
+            passer.send_headers()
         while not await answer.hand_over(passer.take):
             await passer.gather()
         await response.write_eof(passing.rest())
@@ -73,10 +77,14 @@ class OutgoingStream:
 
     async def _begun(self, content_type: str, headers: Mapping[str, str]) -> web.StreamResponse:
         if self._response is None:
-            self._response = web.StreamResponse(headers={"Content-Type": content_type, **STREAM_HEADERS, **headers})
+            self._response = _Response(headers={"Content-Type": content_type, **STREAM_HEADERS, **headers})
             await self._response.prepare(self._request)
             self._record.is_answering = True
         return self._response
+
+
+class _Response(web.StreamResponse):
+    _send_headers_immediately = False  # but with the first piece, as aiohttp sends those of answers that are no stream
 
 
 class _Passer:
@@ -94,6 +102,9 @@ class _Passer:
             self._write(ready)
         before, self._wrote_at = self._wrote_at, time.monotonic()
         return self._wrote_at - before > GATHER_S and not self._connection.writing_paused
+
+    def send_headers(self) -> None:
+        self._writer.send_headers()
 
     async def gather(self) -> None:
         """Return when it is time to write again: after a moment, and not before the client has read enough."""

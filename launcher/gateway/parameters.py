@@ -5,6 +5,7 @@ Data for `requests.py`, for `/docs`, and for the table in the documentation; a t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -114,6 +115,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 )
 
 
+@functools.cache
 def parameters_of(route: Route) -> Mapping[str, Parameter]:
     """Return a route's parameters by name."""
     return {parameter.name: parameter for parameter in PARAMETERS if route in parameter.routes}
