@@ -49,8 +49,8 @@ class Server(NamedTuple):
 
     def is_called(self, name: str) -> bool:
         """Return whether a name means the endpoint itself: its own, its number, or that of its file."""
-        files = () if self.file is None else (self.file, Path(self.file).name)
-        return name in (self.number, *files) or name.casefold() == self.name.casefold()
+        is_file = self.file is not None and (name == Path(self.file).name or os.path.abspath(name) == self.file)
+        return is_file or name == self.number or name.casefold() == self.name.casefold()
 
 
 def new_server(origin: Origin, url: str, control: Path) -> Server:

@@ -19,7 +19,7 @@ import pytest
 from launcher import launch
 from launcher.cli.ps import CAUSE_LENGTH
 from launcher.control import ask_statuses
-from launcher.instances import running_instances
+from launcher.instances import running_instances, update
 from launcher.servers import Origin, Server, running_servers
 from tests.fakes.controlled import URL, Models, served
 from tests.fakes.gateway import Answer, ask
@@ -139,6 +139,15 @@ def test_a_narrow_terminal_has_fewer_columns_and_no_broken_words(file: Path) -> 
     assert any(line.startswith("small ") and line.rstrip().endswith(URL) for line in lines)
 
 
+def test_what_is_being_loaded_has_one_line(run: Run, file: Path) -> None:
+    file.write_text("small loading\n")
+    with launch("smollm2", engine="echo"), served(Models(file), Origin("serve")):
+        (instance,) = running_instances()
+        update(instance._replace(name="small", is_ready=False))
+        (row,) = rows(run)
+        assert (row["state"], row["url"], row["log"]) == ("loading", URL, instance.log)
+
+
 def test_whoever_does_not_answer_is_not_waited_for(run: Run, server: Server, file: Path) -> None:
     with several(file) as other:
         other.send_signal(signal.SIGSTOP)
@@ -165,8 +174,11 @@ def test_one_of_several_is_unloaded_and_the_server_goes_on(run: Run, server: Ser
     assert ask_statuses(server) is not None
 
 
-@pytest.mark.parametrize("name", ["serve", "SERVE", "launch.yaml"])
-def test_a_server_is_ended_by_its_own_name(run: Run, process: subprocess.Popen[str], name: str) -> None:
+@pytest.mark.parametrize("name", ["serve", "SERVE", "launch.yaml", "../launch.yaml"])
+def test_a_server_is_ended_by_its_own_name(
+    run: Run, process: subprocess.Popen[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "home")
     done = run("stop", name)
     assert (done.code, done.err) == (0, f"stopping serve, pid {process.pid}\n")
     assert process.wait(LIMIT_S) == 0
