@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -25,6 +26,7 @@ Reason = Literal["idle", "memory", "reload", "asked"]
 
 WATCH_EVERY_S = 0.5
 HEALTH_EVERY_S = 10.0
+TOLD_EVERY_S = 10.0
 # An engine that has run for so long has not crashed in a row with what it did before.
 STABLE_AFTER_S = 600.0
 FIRST_COOL_DOWN_S, LONGEST_COOL_DOWN_S = 10.0, 300.0
@@ -171,7 +173,8 @@ class Keeper:
             self.offer.load("waiting for memory")
             await self._memory.make_room(self)
             self._say("loading", f"loading {describe.headline(self.plan)}")
-            self.instance = await Loading(self.plan, self._on_progress).instance()
+            async with self._told():
+                self.instance = await Loading(self.plan, self._on_progress).instance()
         except LaunchError as error:
             self._memory.give_back(self)
             self._take_failure(error)
@@ -187,6 +190,23 @@ class Keeper:
 
     def _on_progress(self, text: str) -> None:
         self.offer.progress = f"{self.offer.name}: {text}"
+
+    @contextlib.asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        """Tell now and then inside the block how far it is."""
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(TOLD_EVERY_S)
+                self._tell(
+                    Event("progress", self.offer.progress, {"name": self.offer.name, "text": self.offer.progress})
+                )
+
+        telling = asyncio.ensure_future(tell())
+        try:
+            yield
+        finally:
+            telling.cancel()
 
     # --- watching ----------------------------------------------------------------------------------------------------
 

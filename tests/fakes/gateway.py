@@ -17,7 +17,7 @@ from launcher.gateway import GatewayThread, Served
 from tests.fakes.echo import RunningEcho
 
 NAMES = ("echo-model", "echo", "acme/Echo-Model-GGUF")
-LIMIT_S = 10
+LIMIT_S = 60
 
 
 class Answer(NamedTuple):

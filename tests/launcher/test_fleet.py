@@ -344,3 +344,21 @@ def test_one_model_that_was_launched_by_name_is_started_again_too() -> None:
         assert endpoint.text_of("mistral-instruct-v0.2") == "Hello"
         process.terminate()
         assert process.wait(LIMIT_S) == 0
+
+
+@pytest.mark.engine
+def test_three_models_in_turn_where_two_fit_with_llama_cpp(
+    file: Path, engine_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAUNCH_CACHE", str(engine_cache))
+    names = ("one", "two", "three")
+    models = [{"model": "smollm2-instruct", "name": name} for name in names]
+    options = {"max_memory": "500MB", "context_length": 1024, "concurrency": 2}
+    with serving(file, models, engine="llama.cpp", **options) as endpoint:
+        for name in names * 2:
+            assert endpoint.text_of(name, "What is the capital of France?")
+        assert endpoint.metric("launch_model_loads_total") == 6
+        assert endpoint.metric("launch_model_unloads_total", reason="memory") == 4
+        sizes = [endpoint.metric("launch_resident_memory_bytes", part="engine", model=name) for name in names]
+        assert sum(sizes) <= 500e6
+        assert sorted(endpoint.states().values()) == ["ready", "ready", "unloaded"]
