@@ -16,9 +16,10 @@ llama     llama.cpp with the embedded model, eight streams: tokens a second, as 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
+import selectors
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,8 +27,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
+from statistics import median, quantiles
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from benchmarks.engines import TOPICS, Times, tokens_per_s
@@ -47,6 +48,9 @@ EVENT_US = 20.0
 MEMORY_MB = 80.0
 GROWTH_MB = 2.0
 AT_ONCE = 16
+PIECE_BYTES = 65536
+# A single first token takes milliseconds and scatters as much; so many times the pairs make a median of them.
+ONE_TIMES, TOGETHER_TIMES = 30, 4
 
 
 class Server(NamedTuple):
@@ -57,8 +61,8 @@ class Server(NamedTuple):
     socket: str
 
 
-class Stream(asyncio.Protocol):
-    """One request and the times at which its events came; `ended` is set when the server hangs up."""
+class Stream:
+    """One request and the times at which its events came; as light as can be, since it shares the processors."""
 
     def __init__(self, body: bytes) -> None:
         self._request = (
@@ -66,18 +70,24 @@ class Stream(asyncio.Protocol):
             b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
         ) + body
         self._received: list[tuple[float, bytes]] = []
-        self.ended = asyncio.get_running_loop().create_future()
         self.began = 0.0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(self._request)
+    def begin(self, server: Server, *, directly: bool) -> socket.socket:
+        """Send the request and return the socket that the answer comes from."""
+        self.began = time.perf_counter()
+        if directly:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(server.socket)
+        else:
+            connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.sendall(self._request)
+        return connection
 
-    def data_received(self, data: bytes) -> None:
+    def receive(self, connection: socket.socket) -> bool:
+        """Note what has come; return False at the end."""
+        data = connection.recv(PIECE_BYTES)
         self._received.append((time.perf_counter(), data))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.ended.set_result(None)
+        return bool(data)
 
     def times(self) -> list[float]:
         """Return when each event came, without the one that says that it is done."""
@@ -90,25 +100,19 @@ class Stream(asyncio.Protocol):
         return found
 
 
-async def ask(server: Server, bodies: Sequence[bytes], *, directly: bool) -> list[Stream]:
+def asked(server: Server, bodies: Sequence[bytes], *, directly: bool = False) -> list[Stream]:
     """Return the streams of requests that begin in the same instant, all of them ended."""
     streams = [Stream(body) for body in bodies]
-    await asyncio.gather(*(connect(server, each, directly=directly) for each in streams))
-    await asyncio.gather(*(each.ended for each in streams))
+    with selectors.DefaultSelector() as under_way:
+        for stream in streams:
+            under_way.register(stream.begin(server, directly=directly), selectors.EVENT_READ, stream)
+        while under_way.get_map():
+            for key, _ in under_way.select():
+                connection = cast(socket.socket, key.fileobj)
+                if not key.data.receive(connection):
+                    under_way.unregister(connection)
+                    connection.close()
     return streams
-
-
-async def connect(server: Server, stream: Stream, *, directly: bool) -> None:
-    loop = asyncio.get_running_loop()
-    stream.began = time.perf_counter()
-    if directly:
-        await loop.create_unix_connection(lambda: stream, server.socket)
-    else:
-        await loop.create_connection(lambda: stream, "127.0.0.1", server.port)
-
-
-def asked(server: Server, bodies: Sequence[bytes], *, directly: bool = False) -> list[Stream]:
-    return asyncio.run(ask(server, bodies, directly=directly))
 
 
 @contextmanager
@@ -123,8 +127,8 @@ def serving(*options: str, engine_options: Sequence[str] = ()) -> Iterator[Serve
             try:
                 events = map(json.loads, process.stdout or ())
                 ready = next(event for event in events if event["event"] == "ready")
-                (socket,) = Path(folder).rglob(SOCKET_NAME)
-                yield Server(urlsplit(ready["url"]).port or 0, ready["pid"], str(socket))
+                (engine,) = Path(folder).rglob(SOCKET_NAME)
+                yield Server(urlsplit(ready["url"]).port or 0, ready["pid"], str(engine))
             finally:
                 process.terminate()
 
@@ -135,7 +139,7 @@ def serving(*options: str, engine_options: Sequence[str] = ()) -> Iterator[Serve
 def paced(given: argparse.Namespace) -> bool:
     pace = ("--tokens-per-second", str(TOKENS_PER_S))
     with serving(*ECHO, "--concurrency", str(given.streams), engine_options=pace) as server:
-        return at_least("paced", PACED_RATIO, in_pairs(given, lambda directly: rate_of(server, given, directly)))
+        return at_least("paced", PACED_RATIO, in_pairs(given.pairs, lambda directly: rate_of(server, given, directly)))
 
 
 def rate_of(server: Server, given: argparse.Namespace, directly: bool) -> float:
@@ -147,14 +151,15 @@ def rate_of(server: Server, given: argparse.Namespace, directly: bool) -> float:
 
 def one(given: argparse.Namespace) -> bool:
     with serving(*ECHO, "--concurrency", "1") as server:
-        return added("one", ONE_MS, in_pairs(given, lambda directly: first_token_ms(server, 1, directly)))
+        measure = lambda directly: first_token_ms(server, 1, directly)  # noqa: E731
+        return added("one", ONE_MS, in_pairs(ONE_TIMES * given.pairs, measure))
 
 
 def together(given: argparse.Namespace) -> bool:
     pace = ("--tokens-per-second", str(TOKENS_PER_S))
     with serving(*ECHO, "--concurrency", str(given.streams), engine_options=pace) as server:
         measure = lambda directly: first_token_ms(server, given.streams, directly)  # noqa: E731
-        return added("together", TOGETHER_MS, in_pairs(given, measure))
+        return added("together", TOGETHER_MS, in_pairs(TOGETHER_TIMES * given.pairs, measure))
 
 
 def first_token_ms(server: Server, count: int, directly: bool) -> float:
@@ -190,7 +195,8 @@ def memory(given: argparse.Namespace) -> bool:
 def llama(given: argparse.Namespace) -> bool:
     with serving(*LLAMA) as server:
         numbers = iter(range(1000))
-        return at_least("llama", LLAMA_RATIO, in_pairs(given, lambda directly: llama_rate(server, numbers, directly)))
+        measure = lambda directly: llama_rate(server, numbers, directly)  # noqa: E731
+        return at_least("llama", LLAMA_RATIO, in_pairs(given.pairs, measure))
 
 
 def llama_rate(server: Server, numbers: Iterator[int], directly: bool) -> float:
@@ -223,10 +229,10 @@ def resident_mb(pid: int) -> float:
 # --- pairs and limits ------------------------------------------------------------------------------------------------
 
 
-def in_pairs(given: argparse.Namespace, measure: Callable[[bool], float]) -> list[tuple[float, float]]:
+def in_pairs(pairs: int, measure: Callable[[bool], float]) -> list[tuple[float, float]]:
     """Return pairs of through and directly; every other pair begins with directly, and one before them is forgotten."""
     found = []
-    for number in range(given.pairs + 1):
+    for number in range(pairs + 1):
         turns = (False, True) if number % 2 else (True, False)
         taken = {directly: measure(directly) for directly in turns}
         found.append((taken[False], taken[True]))
@@ -247,8 +253,9 @@ def added(name: str, limit: float, pairs: Sequence[tuple[float, float]]) -> bool
 
 
 def report(name: str, said: str, is_right: bool, limit: float, each: Sequence[float]) -> bool:
-    single = ", ".join(f"{value:.3g}" for value in each)
-    print(f"{name:9} {'' if is_right else 'BEYOND '}{said}   limit {limit:g}   ({single})", flush=True)
+    quarters = quantiles(each, n=4, method="inclusive") if len(each) > 1 else each
+    spread = ", ".join(f"{value:.3g}" for value in (min(each), *quarters, max(each)))
+    print(f"{name:9} {'' if is_right else 'BEYOND '}{said}   limit {limit:g}   (quarters: {spread})", flush=True)
     return is_right
 
 
@@ -258,7 +265,7 @@ MEASURES = {each.__name__: each for each in (paced, one, together, unpaced, memo
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=MEASURES, action="append")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=7, help="of runs; of short ones there are more")
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=500, help="of each stream")
     parser.add_argument("--requests", type=int, default=10_000)
