@@ -133,7 +133,7 @@ class Network(NamedTuple):
     no_install: Annotated[bool, setting("--no-install", None, "Do not set up an engine.")] = False
 
     def request(self) -> Request:
-        return {"offline": self.offline, "install": not self.no_install}
+        return _given(offline=self.offline or None, install=False if self.no_install else None)
 
 
 class Pinned(NamedTuple):

@@ -91,7 +91,7 @@ def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic, watc
     """Serve the model to those of `exposure` until it is stopped."""
     from launcher import serving
     from launcher.access_log import opened_access_log
-    from launcher.fleet import Fleet
+    from launcher.fleet import Fleet, Planned
     from launcher.serve_file import ServedModel
 
     began, care = time.monotonic(), watching.care()
@@ -106,7 +106,8 @@ def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic, watc
         fleet = Fleet(care, serving.teller(output), ends_when_failed=True)
         asked = plan.asked
         model = ServedModel(plan.name, asked.model, (), asked.request, "start", None, True, traffic.max_queue)
-        instance = fleet.start(fleet.add(model, plan), lambda planned: start(planned, output, is_probed=True))
+        (keeper,) = fleet.add(Planned(model, plan))
+        instance = fleet.start(keeper, lambda planned: start(planned, output, is_probed=True))
 
         def ready(url: str) -> str:
             context = f"context {plan.context_length:,} {describe.at_once(plan.concurrency)}"

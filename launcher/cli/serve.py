@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.cli.options import SERVE, Printing, Reach, Traffic, UsageError, Watching, option, quantity, setting
+from launcher.cli.options import (
+    SERVE,
+    Network,
+    Printing,
+    Reach,
+    Traffic,
+    UsageError,
+    Watching,
+    option,
+    quantity,
+    setting,
+)
 from launcher.output import Output, format_seconds
 from launcher.quantities import parse_size_bytes
 
@@ -67,6 +78,7 @@ def command(
     reach: Reach,
     traffic: Traffic,
     watching: Watching,
+    network: Network,
     printing: Printing,
 ) -> None:
     from launcher import detaching, serving
@@ -85,7 +97,8 @@ def command(
         output.warn(warning)
     file: ServeFile = context.obj
     cap_bytes = None if max_memory is None else quantity("--max-memory", max_memory, parse_size_bytes)
-    fleet = Fleet(watching.care(), serving.teller(output), cap_bytes=cap_bytes, max_queue=traffic.max_queue, file=file)
+    over = network.request()
+    fleet = Fleet(watching.care(), serving.teller(output), cap_bytes=cap_bytes, max_queue=traffic.max_queue, over=over)
     began = time.monotonic()
 
     def ready(url: str) -> str:
@@ -93,7 +106,7 @@ def command(
         return f"ready in {format_seconds(time.monotonic() - began)}   {url}   {models}"
 
     with opened_access_log(traffic.access_log) as access_log, ExitStack() as started:
-        for keeper in fleet.add_all(file.models):
+        for keeper in fleet.add_file(file):
             if keeper.model.load == "start":
                 started.callback(fleet.start(keeper, lambda plan: _started(plan, output)).stop)
         origin = serving.own_origin(SERVER_NAME, str(file.path.absolute()))

@@ -15,7 +15,7 @@ from launcher.fleet.room import Room
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.offers import Offers
 from launcher.instance import Instance
-from launcher.planning import make_plan
+from launcher.planning import Request, make_plan
 from launcher.plans import Plan
 from launcher.serve_file import ServedModel, ServeFile, read_serve_file
 from registry.errors import LaunchError
@@ -31,9 +31,9 @@ class Planned(NamedTuple):
 class Fleet:
     """The models behind an endpoint, each with its keeper.
 
-    All that run take at most `cap_bytes` of memory; `max_queue` requests may wait for one that does not say otherwise.
-    `file` is what `reload` reads again. If it `ends_when_failed`, it cannot go on once a model has failed for good.
-    `tell` hears what becomes of the models. `add` and `start` come before `running`.
+    All that run take at most `cap_bytes` of memory. `max_queue` requests may wait for a model of a file that does not say
+    otherwise, and `over` goes before what the file says of how each is launched. If it `ends_when_failed`, it cannot go
+    on once a model has failed for good. `tell` hears what becomes of the models. `add` and `start` come before `running`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Fleet:
         *,
         cap_bytes: int | None = None,
         max_queue: int | None = None,
-        file: ServeFile | None = None,
+        over: Request | None = None,
         ends_when_failed: bool = False,
     ) -> None:
         self.offers = Offers()
@@ -52,23 +52,25 @@ class Fleet:
         self._tell = tell
         self._room = Room(cap_bytes)
         self._max_queue = max_queue
-        self._file = file
+        self._over = over or {}
+        self._file: ServeFile | None = None
         self._ends_when_failed = ends_when_failed
         self._keepers: list[Keeper] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[LaunchError] | None = None
         self._reloading = asyncio.Lock()
 
-    def add(self, model: ServedModel, plan: Plan) -> Keeper:
-        """Offer a model besides those that there are."""
-        keeper = self._keeper(Planned(self._with_queue(model), plan))
-        self._keepers.append(keeper)
+    def add(self, *models: Planned) -> list[Keeper]:
+        """Offer models besides those that there are."""
+        keepers = list(map(self._keeper, models))
+        self._keepers += keepers
         self._offer()
-        return keeper
+        return keepers
 
-    def add_all(self, models: Iterable[ServedModel]) -> list[Keeper]:
-        """Offer models that were not planned yet; raises UnknownModelError and ResolutionError."""
-        return [self.add(each, make_plan(each.model, each.request)) for each in models]
+    def add_file(self, file: ServeFile) -> list[Keeper]:
+        """Offer the models of a file, which `reload` reads again; raises UnknownModelError and ResolutionError."""
+        self._file = file
+        return self.add(*self._planned(file))
 
     def start(self, keeper: Keeper, start: Callable[[Plan], Instance]) -> Instance:
         """Return a model's engine, started before the endpoint answers; raises OutOfMemoryError beyond the cap."""
@@ -121,10 +123,12 @@ class Fleet:
         return said or ["nothing has changed"]
 
     def _planned(self, file: ServeFile) -> list[Planned]:
-        return [Planned(self._with_queue(each), make_plan(each.model, each.request)) for each in file.models]
+        completed = [self._completed(each) for each in file.models]
+        return [Planned(each, make_plan(each.model, each.request)) for each in completed]
 
-    def _with_queue(self, model: ServedModel) -> ServedModel:
-        return model if model.max_queue is not None else model._replace(max_queue=self._max_queue)
+    def _completed(self, model: ServedModel) -> ServedModel:
+        max_queue = self._max_queue if model.max_queue is None else model.max_queue
+        return model._replace(max_queue=max_queue, request={**model.request, **self._over})
 
     def _keeper(self, planned: Planned) -> Keeper:
         return Keeper(*planned, self._room, self._care, self.metrics, self._hear)

@@ -330,6 +330,17 @@ def test_the_command_line_goes_before_the_files_defaults(file: Path) -> None:
         assert process.wait(LIMIT_S) == 0
 
 
+def test_what_may_be_fetched_is_said_for_all_models_at_once(file: Path) -> None:
+    write(file, [{"model": "smollm2-instruct", "name": "one", "engine": "llama.cpp"}])
+    with started("serve", "-c", str(file), "--json", "--offline") as process:
+        endpoint = Endpoint(process, wait_for_event(process, "ready")["url"], file)
+        error = endpoint.say("one").json["error"]
+        assert error["code"] == "model_unavailable"
+        assert "forbidden" in error["message"] or "offline" in error["message"]
+        process.terminate()
+        assert process.wait(LIMIT_S) == 0
+
+
 def test_without_a_file_it_says_what_is_missing(tmp_path: Path) -> None:
     done = launch("serve", folder=tmp_path)
     assert done.code == 2

@@ -25,8 +25,8 @@ def fleet_of(path: Path, text: str) -> Fleet:
     """Return what serves a file, with nothing loaded."""
     path.write_text(text)
     file = read_serve_file(path)
-    fleet = Fleet(Care(), lambda event: None, file=file)
-    fleet.add_all(file.models)
+    fleet = Fleet(Care(), lambda event: None)
+    fleet.add_file(file)
     return fleet
 
 
@@ -91,8 +91,8 @@ def test_a_model_that_has_left_comes_back_when_it_is_asked_for(path: Path) -> No
     path.write_text(text)
     file = read_serve_file(path)
     happened: list[str] = []
-    fleet = Fleet(Care(), lambda event: happened.append(event.kind), file=file)
-    (keeper,) = fleet.add_all(file.models)
+    fleet = Fleet(Care(), lambda event: happened.append(event.kind))
+    (keeper,) = fleet.add_file(file)
     fleet.start(keeper, lambda plan: start_instance(plan, lambda progress: None))
 
     async def leave_and_reload() -> None:
