@@ -31,9 +31,10 @@ class Planned(NamedTuple):
 class Fleet:
     """The models behind an endpoint, each with its keeper.
 
-    All that run take at most `cap_bytes` of memory. `max_queue` requests may wait for a model of a file that does not say
-    otherwise, and `over` goes before what the file says of how each is launched. If it `ends_when_failed`, it cannot go
-    on once a model has failed for good. `tell` hears what becomes of the models. `add` and `start` come before `running`.
+    All that run take at most `cap_bytes` of memory. `max_queue` requests may wait for a model of a file that does not
+    say otherwise, and `over` goes before what the file says of how each is launched. If it `ends_when_failed`, it
+    cannot go on once a model has failed for good. `tell` hears what becomes of the models. `add` and `start` come
+    before `running`.
     """
 
     def __init__(
