@@ -81,6 +81,7 @@ def test_one_hub_that_was_named_is_the_only_one(hub: HubServer, monkeypatch: pyt
 
 
 def test_where_both_fail_the_first_error_tells_of_the_other(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # ModelScope's client waits between its tries
     publish(hub, gated=True)
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", CLOSED)
     with pytest.raises(GatedRepoError) as caught:

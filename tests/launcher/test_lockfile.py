@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.lockfile import Locked, LockedEngine, LockedFile, LockedOptions, read_lock, write_lock
@@ -44,7 +44,7 @@ ONE = Locked(
 )
 
 
-@PATIENT
+@settings(PATIENT, max_examples=25)  # of up to four entries each
 @given(st.lists(ENTRIES, max_size=4, unique_by=lambda entry: entry.model))
 def test_what_is_written_is_what_is_read(entries: list[Locked]) -> None:
     with tempfile.TemporaryDirectory() as folder:

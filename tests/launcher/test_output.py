@@ -145,9 +145,9 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_lines() -> None:
 
 
 def test_the_screen_is_free_before_an_error(hub: HubServer, published: str) -> None:
-    hub.add_repo(REPO, {FILE: b"GGUF" + bytes(1_000_000)})
+    hub.add_repo(REPO, {FILE: b"GGUF" + bytes(400_000)})
     hub.flip_byte(FILE)
-    hub.bytes_per_s = 500_000  # or it is over before anything is shown
+    hub.bytes_per_s = 400_000  # or it is over before anything is shown
     with Terminal("pull", NAME, "--hub", "hf", kind="xterm") as terminal:
         before = terminal.read_until("error:")
         assert terminal.read_all().count("%") == 0
