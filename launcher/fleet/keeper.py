@@ -261,6 +261,8 @@ class Keeper:
 
     async def _stop(self, instance: Instance, end: Reason | LoadError | None) -> None:
         """End the engine: for all its users where somebody asked for that, or it hangs."""
+        if end is None:
+            self.offer.state = "unloading"
         if end == "asked" or isinstance(end, LoadError):
             await asyncio.to_thread(instances.stop, instance.record)
         await asyncio.to_thread(instance.stop)

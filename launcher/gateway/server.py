@@ -162,12 +162,11 @@ async def _serving(
     )
     with listener:
         context = None if exposure.certificate is None else serving_context(exposure.certificate)
-        async with fleet.running():
+        async with controlling(fleet, origin, _url_of(exposure, listener)), fleet.running():
             try:
                 await runner.setup()
                 await web.SockSite(runner, listener, ssl_context=context).start()
-                async with controlling(fleet, origin, _url_of(exposure, listener)):
-                    yield
+                yield
             finally:
                 await runner.cleanup()
 
