@@ -118,6 +118,13 @@ def faults(session: nox.Session) -> None:
     session.run("git", "diff", "--exit-code", *record, external=True)
 
 
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Serve many models with everything against them; arguments: `--minutes 10 --seed 4`."""
+    install(session, "-e", ".[test]")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
 @nox.session(name="bench-downloads")
 def bench_downloads(session: nox.Session) -> None:
     """Measure downloads against Hugging Face's own client, in pairs, from a server on this machine."""
