@@ -30,6 +30,7 @@ from tests.launcher.aftermath import (
 )
 from tests.launcher.commands import Run
 from tests.launcher.commands import launch as launch_program
+from tests.weights.built import BuiltWeights
 
 FAULT = 17
 KEY = "sk-of-somebody-who-may-ask-here"
@@ -204,3 +205,21 @@ def test_clients_that_leave_while_they_wait(aftermath: Aftermath) -> None:
     aftermath.note(
         FAULT, "the endpoint", "five clients leave the queue", "never asked of the engine; the next is answered"
     )
+
+
+@pytest.mark.engine
+@pytest.mark.index
+def test_llama_cpp_stops_when_its_client_has_left(aftermath: Aftermath, built_weights: BuiltWeights) -> None:
+    """With one slot, the next would wait for thousands of tokens otherwise."""
+    weights = str(built_weights.smollm2_gguf)
+    with serving(weights, "--engine", "llama.cpp", "--concurrency", "1", "--context-length", "8192") as server:
+        for _ in range(3):
+            leaving = Asking(server.url, "A long story:", max_tokens=8000)
+            leaving.wait_for_text()
+            leaving.leave()
+        heard = Asking(server.url, "Hello", max_tokens=2).rest()
+        assert (heard.is_whole, heard.error) == (True, None)
+        server.process.terminate()
+        assert server.end()[0] == 0
+    happened = "the engine stops; its slot is free for the next request"
+    aftermath.note(FAULT, "llama.cpp", "three clients leave in the middle of 8,000 tokens", happened)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.launcher.aftermath import (
     launched,
     launching,
     marked,
+    metric,
     needs_proc,
     serving,
     wait_for_engine,
@@ -100,17 +102,27 @@ def test_it_hangs_before_it_is_ready_for_too_long(
 # --- while it answers ------------------------------------------------------------------------------------------------
 
 
-def test_it_is_killed_while_it_streams(aftermath: Aftermath) -> None:
-    with serving(*ECHO, "--concurrency", "4", *SLOWLY) as server:
+@pytest.mark.parametrize(
+    ("number", "options", "tried"),
+    [
+        (signal.SIGKILL, (), "is killed in the middle of three streams"),
+        (signal.SIGSTOP, ("--hang-after", "1s"), "stands still in the middle of three streams"),
+    ],
+)
+def test_it_ends_while_it_streams(
+    aftermath: Aftermath, number: signal.Signals, options: tuple[str, ...], tried: str
+) -> None:
+    with serving(*ECHO, "--concurrency", "3", *options, *SLOWLY) as server:
         streams = asking(server.url, 3)
-        os.kill(engine_pids()[0], signal.SIGKILL)
+        os.kill(engine_pids()[0], number)
+        waits = Asking(server.url, "one two")
         heard = [stream.rest() for stream in streams]
         assert all(each.error is not None and not each.is_whole for each in heard)
-        code, error = server.end()
-    assert (code, error["kind"], error["facts"]["exit_code"]) == (1, "load", 137)
-    happened = "each stream ended with an error event"
-    lost = sum(each.is_lost for each in heard)
-    aftermath.note(FAULT, "the endpoint", "is killed in the middle of three streams", happened, lost=lost)
+        assert (waits.rest().text, metric(server.url, "launch_engine_restarts_total")) == ("one two", 1)
+        server.process.terminate()
+        assert server.end()[0] == 0
+    happened = "each stream ended with an error event; started again; who waited was answered"
+    aftermath.note(FAULT, "the endpoint", tried, happened, lost=sum(each.is_lost for each in heard))
 
 
 def test_it_is_killed_while_an_answer_is_gathered(aftermath: Aftermath) -> None:
@@ -119,11 +131,48 @@ def test_it_is_killed_while_an_answer_is_gathered(aftermath: Aftermath) -> None:
         wait_for_metric(server.url, "launch_requests_running", 1)
         os.kill(engine_pids()[0], signal.SIGKILL)
         heard = asked.rest()
-        server.end()
     assert heard.status >= 500
     assert heard.error is not None
+    assert "SIGKILL" in heard.error["message"]
     happened = f"status {heard.status} with the cause"
     aftermath.note(FAULT, "the endpoint", "is killed while an answer is gathered", happened, lost=heard.is_lost)
+
+
+def test_it_is_killed_again_and_again(aftermath: Aftermath) -> None:
+    with serving(*ECHO, "--max-restarts", "1") as server:
+        first = engine_pids()[0]
+        os.kill(first, signal.SIGKILL)
+        while not (again := [pid for pid in engine_pids() if pid != first]):
+            assert server.process.poll() is None
+        os.kill(again[0], signal.SIGKILL)
+        code, error = server.end()
+    assert (code, error["kind"], error["facts"]["exit_code"]) == (1, "load", 137)
+    tried = "is killed more often than `--max-restarts`"
+    aftermath.note(FAULT, "launch NAME", tried, f"“{error['message']}”, exit code 1")
+
+
+FILE = """\
+defaults: {engine: echo, context-length: 1024}
+models:
+  - {model: smollm2-instruct, name: good, load: start}
+  - {model: smollm2-instruct, name: bad, engine-args: [--no-such-option]}
+"""
+
+
+def test_one_of_several_cannot_be_loaded(aftermath: Aftermath, tmp_path: Path) -> None:
+    file = tmp_path / "launch.yaml"
+    file.write_text(FILE)
+    with serving("serve", "-c", str(file)) as server:
+        for _ in range(2):
+            refused = Asking(server.url, "one two", model="bad", stream=False).rest()
+            assert refused.status == 503
+            assert refused.error is not None
+            assert "--no-such-option" in refused.error["message"]
+            assert Asking(server.url, "one two", model="good").rest().text == "one two"
+        server.process.terminate()
+        assert server.end()[0] == 0
+    tried = "one of two models cannot be loaded"
+    aftermath.note(FAULT, "launch serve", tried, "503 with the cause and Retry-After; the other is served")
 
 
 # --- when it shall end -----------------------------------------------------------------------------------------------
@@ -144,7 +193,7 @@ def test_it_will_not_end(aftermath: Aftermath, how: tuple[str, ...]) -> None:
 
 
 def test_it_is_killed_and_leaves_others(aftermath: Aftermath) -> None:
-    with serving(*ECHO, "--", "--leaves", misbehaves=True) as server:
+    with serving(*ECHO, "--max-restarts", "0", "--", "--leaves", misbehaves=True) as server:
         theirs = [pid for pid in launched() if marked(pid)]
         os.kill(engine_pids()[0], signal.SIGKILL)
         server.end()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -168,7 +169,7 @@ def test_a_server_in_a_thread(aftermath: Aftermath) -> None:
 
 
 def test_the_guard_alone(aftermath: Aftermath) -> None:
-    with serving(*ECHO) as server:
+    with serving(*ECHO, "--max-restarts", "0") as server:
         os.kill(guard_pids()[0], signal.SIGKILL)
         code, error = server.end()
     assert (code, error["kind"]) == (1, "load")
@@ -196,3 +197,15 @@ def test_at_random_moments(aftermath: Aftermath) -> None:
             threading.Event().wait(tenths / 10)
             kill(launch)
     aftermath.note(FAULT, "launch NAME", "killed at four moments of its first second", ENDED)
+
+
+def test_with_several_models(aftermath: Aftermath, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "launch.yaml"
+    names = ("one", "two", "three")
+    models = "".join(f"  - {{model: smollm2-instruct, name: {name}, load: start}}\n" for name in names)
+    file.write_text(f"defaults: {{engine: echo, context-length: 1024}}\nmodels:\n{models}")
+    with serving("serve", "-c", str(file)) as server:
+        assert len(engine_pids()) == len(names)
+        kill(server.process)
+        assert [each["state"] for each in run("ps", "--json").json if each["state"] == "ready"] == []
+    aftermath.note(FAULT, "launch serve", "killed with three models loaded", ENDED.replace("engine", "engines"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import launcher
 from registry.errors import UnsafeFileError
 from tests.fakes.configured import gguf
 from tests.fakes.hub import HubServer
-from tests.launcher.aftermath import ECHO, Aftermath, engine_pids, needs_proc
+from tests.launcher.aftermath import ECHO, Aftermath, Asking, engine_pids, needs_proc, serving
 from tests.launcher.commands import Run
 from tests.registry.entries import yaml_entry
 
@@ -126,7 +127,49 @@ def test_a_catalogue_file(aftermath: Aftermath, run: Run, tmp_path: Path, kind: 
     path.write_text(text)
     for words in (("list",), ("good", "--engine", "echo", "-p", "hello")):
         done = run(*words, "--registry", str(path))
-        assert done.code == 1
+        assert done.code == 2
         assert place in done.err
         assert "Traceback" not in done.err
-    aftermath.note(FAULT, "a catalogue file", kind, "an error with file, line and key; no engine was started")
+    aftermath.note(
+        FAULT, "a catalogue file", kind, "an error with file, line and key, exit code 2; no engine was started"
+    )
+
+
+SERVED = "models:\n  - smollm2-instruct\n"
+SERVE_FILES = {
+    "a bomb of aliases": (BOMB, 2),
+    "a wrong type": ("defaults: {port: high}\n" + SERVED, 1),
+    "a key that is a typo": (SERVED.replace("models", "modles"), 1),
+    "a key that belongs elsewhere": (SERVED + "  - {model: smollm2-instruct, port: 1}\n", 3),
+    "a Python object": (SERVED + "  - !!python/object/apply:os.system [touch pwned]\n", 3),
+    "shell text for a name": (SERVED + "  - {model: smollm2-instruct, name: $(touch pwned)}\n", 3),
+    "a name that begins with `-`": (SERVED + "  - {model: smollm2-instruct, name: --version}\n", 3),
+    "shell text for a model": (SERVED + "  - $(touch pwned)\n", 3),
+}
+
+
+@pytest.mark.parametrize("kind", SERVE_FILES)
+def test_a_file_of_models(aftermath: Aftermath, run: Run, tmp_path: Path, kind: str) -> None:
+    text, line = SERVE_FILES[kind]
+    path = tmp_path / "launch.yaml"
+    path.write_text(text)
+    done = run("serve", "-c", str(path), "--port", "0")
+    assert (done.code, done.out) == (2, ""), done.err
+    assert f"launch.yaml:{line}" in done.err
+    assert "Traceback" not in done.err
+    aftermath.note(FAULT, "launch.yaml", kind, "an error with file, line and key, exit code 2; nothing was started")
+
+
+def test_an_engines_argument_in_a_file_is_data(aftermath: Aftermath, tmp_path: Path) -> None:
+    path = tmp_path / "launch.yaml"
+    models = [
+        {"model": "smollm2-instruct", "name": f"m{number}", "engine-args": [f"--reply={value}"]}
+        for number, value in enumerate(HOSTILE.values())
+    ]
+    path.write_text(json.dumps({"defaults": {"engine": "echo"}, "models": models}))
+    with serving("serve", "-c", str(path)) as server:
+        for number, (kind, value) in enumerate(HOSTILE.items()):
+            assert Asking(server.url, "hello", model=f"m{number}").rest().text == value
+            aftermath.note(FAULT, "an engine's option in launch.yaml", kind, "came out as it went in")
+        server.process.terminate()
+        assert server.end()[0] == 0
