@@ -190,10 +190,14 @@ def _probe(instance: Instance) -> None:
 
 
 def _new_log(name: str) -> Path:
-    """Return a log file's path, and forget the oldest logs."""
+    """Return a log file's path, and forget the oldest logs of what has ended."""
     folder = cache_folder() / "logs"
-    if folder.is_dir():
-        for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)[: -LOGS_KEPT + 1]:
+    if len(logs := list(folder.glob("*.log"))) >= LOGS_KEPT:
+        from launcher.servers import logs_being_written
+
+        written = logs_being_written()
+        ended = sorted((log for log in logs if str(log) not in written), key=lambda path: path.stat().st_mtime_ns)
+        for old in ended[: len(logs) - LOGS_KEPT + 1]:
             old.unlink(missing_ok=True)
     when = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
     return folder / f"{log_name(name)}-{when}.log"

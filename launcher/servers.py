@@ -76,6 +76,12 @@ def forget(server: Server) -> None:
         control.parent.rmdir()
 
 
+def logs_being_written() -> frozenset[str]:
+    """Return the logs of all that is on record, engines and endpoints."""
+    records = (*read_records(KIND), *read_records(instances.KIND))
+    return frozenset(str(facts["log"]) for facts in records if facts.get("log"))
+
+
 def running_servers() -> list[Server]:
     """Return the endpoints that run, the oldest first; what those left that were killed is removed."""
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ from launcher.served import known_names, served_by
 from launcher.targets import target_of
 from registry.errors import LaunchError, LoadError
 
+LOGGER = logging.getLogger(__name__)
 Reason = Literal["idle", "memory", "reload", "asked"]
 
 WATCH_EVERY_S = 0.5
@@ -170,7 +172,7 @@ class Keeper:
         self._is_due = False
         began = time.monotonic()
         try:
-            self.offer.load("waiting for memory")
+            self.offer.load(f"{self.offer.name}: waiting for memory")
             await self._memory.make_room(self)
             self._say("loading", f"loading {describe.headline(self.plan)}")
             async with self._told():
@@ -179,9 +181,11 @@ class Keeper:
             self._memory.give_back(self)
             self._take_failure(error)
             return None
-        except BaseException:
+        except Exception as error:
+            LOGGER.exception("loading %s", self.offer.name)
             self._memory.give_back(self)
-            raise
+            self._take_failure(LaunchError(f"`{self.offer.name}` broke while it was loaded: {error!r}"))
+            return None
         took_s = time.monotonic() - began
         self._metrics.count_load(self.offer.name, took_s)
         self._failures = self._failures if self._crashes else 0
@@ -221,7 +225,7 @@ class Keeper:
             while True:
                 await self._woken(WATCH_EVERY_S)
                 if (error := self._what_ended(instance, upstream)) is not None:
-                    self.offer.lose(error)
+                    self.offer.lose(upstream, error)
                     return error
                 self._leaving = self._leaving or self._reason_to_leave()
                 if self._leaving is not None and withdrawing is None:

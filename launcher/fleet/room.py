@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
+from weakref import WeakKeyDictionary
 
 from engines.machine import read_machine, read_memory
 from launcher.fleet.keeper import Keeper
@@ -44,7 +46,7 @@ class Room:
         self._cap_bytes = cap_bytes
         self._held: dict[Keeper, int] = {}
         self._resident: dict[Keeper, int] = {}
-        self._seen: dict[str, int] = {}
+        self._seen: WeakKeyDictionary[Keeper, int] = WeakKeyDictionary()
         self._making = asyncio.Lock()
 
     def hold(self, keeper: Keeper) -> None:
@@ -88,7 +90,7 @@ class Room:
         found = await asyncio.to_thread(lambda: {each: bytes_below(pid) for each, pid in pids.items()})
         self._resident = found
         for each, size_bytes in found.items():
-            self._seen[each.offer.name] = max(size_bytes, self._seen.get(each.offer.name, 0))
+            self._seen[each] = max(size_bytes, self._seen.get(each, 0))
 
     def _fits(self, keeper: Keeper) -> bool:
         taken_bytes = sum(map(self._need_bytes, self._beside(keeper)))
@@ -107,7 +109,7 @@ class Room:
         return int(free_bytes * (1 - LEFT_FREE)) + ours_bytes
 
     def _need_bytes(self, keeper: Keeper) -> int:
-        return self._seen.get(keeper.offer.name) or estimate(keeper.plan).total_bytes
+        return self._seen.get(keeper) or estimate(keeper.plan).total_bytes
 
     def _beside(self, keeper: Keeper) -> list[Keeper]:
         """Return the models whose memory is taken from where this one's is."""
@@ -128,4 +130,9 @@ class Room:
 def _gpus_of(plan: Plan) -> list[Gpu]:
     """Return the GPUs that a plan's engine uses."""
     numbers = plan.settings.gpus
-    return [gpu for gpu in read_machine().gpus if gpu.number in numbers] if numbers else []
+    return [gpu for gpu in _all_gpus() if gpu.number in numbers] if numbers else []
+
+
+@functools.cache
+def _all_gpus() -> tuple[Gpu, ...]:
+    return read_machine().gpus

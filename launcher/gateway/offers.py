@@ -112,12 +112,11 @@ class Offer:
         self._tell()
         return self.upstream
 
-    def lose(self, cause: LaunchError) -> None:
+    def lose(self, upstream: Upstream, cause: LaunchError) -> None:
         """Let no request through, since the engine has ended; those that are at it are told why."""
-        upstream, self.upstream = self.upstream, None
+        self.upstream = None
         self.state, self.error = "loading", cause
-        if upstream is not None:
-            upstream.end(cause)
+        upstream.end(cause)
 
     async def withdraw(self) -> None:
         """Let no request through any more, and return when those that are at the engine have their answers."""

@@ -20,6 +20,7 @@ import yaml
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
+from launcher.instance import LOGS_KEPT
 from tests.fakes.gateway import Answer, ask
 from tests.launcher.commands import Done, launch, started, wait_for_event
 
@@ -355,6 +356,18 @@ def test_one_model_that_was_launched_by_name_is_started_again_too() -> None:
         assert endpoint.text_of("mistral-instruct-v0.2") == "Hello"
         process.terminate()
         assert process.wait(LIMIT_S) == 0
+
+
+def test_logs_of_what_runs_are_kept_however_often_others_start(file: Path) -> None:
+    with serving(file, [model("one"), model("two")], max_memory=ROOM_FOR_TWO) as endpoint:
+        assert endpoint.text_of("one") == "Hello"
+        for _ in range(LOGS_KEPT + 2):
+            assert endpoint.text_of("two") == "Hello"
+            launch("stop", "two")
+        (one,) = [each for each in json.loads(launch("ps", "--json").out) if each["name"] == "one"]
+        logs = list(Path(one["log"]).parent.glob("*.log"))
+        assert Path(one["log"]) in logs
+        assert len(logs) <= LOGS_KEPT
 
 
 @pytest.mark.engine
