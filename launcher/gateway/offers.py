@@ -133,10 +133,6 @@ class Offer:
         self._refused_until = time.monotonic() + refused_for_s
         self._tell()
 
-    async def emptied(self) -> None:
-        """Return when no request is in line or at the engine."""
-        await self._until(lambda: self.is_idle)
-
     # --- for requests ------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
