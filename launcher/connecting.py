@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from launcher.endpoint import endpoint_address
 
 if TYPE_CHECKING:
-    from engines.base import Address
     from launcher.model import AsyncModel, Model
 
 
@@ -32,15 +31,19 @@ def aconnect(
     url: str | None = None, /, *, model: str | None = None, api_key: str | None = None
 ) -> AbstractAsyncContextManager[AsyncModel]:
     """Return an async context of the same handle with awaitable methods."""
-    return _aconnect(endpoint_address(url, api_key, model=model), model)
+    return _aconnect(url, model, api_key)
 
 
 @asynccontextmanager
-async def _aconnect(address: Address, model: str | None) -> AsyncIterator[AsyncModel]:
+async def _aconnect(url: str | None, model: str | None, api_key: str | None) -> AsyncIterator[AsyncModel]:
+    import asyncio
+
     from engines.connection import run_async
     from engines.endpoint import read_offer
     from launcher.model import AsyncModel
 
+    # What runs on this machine is asked, and may be slow to answer.
+    address = await asyncio.to_thread(endpoint_address, url, api_key, model=model)
     target, concurrency = await run_async(address.url, address, read_offer(address, model))
     async with AsyncModel(address, target, concurrency) as handle:
         yield handle

@@ -109,9 +109,13 @@ class Gateway:
         return web.json_response({"status": "ok"})
 
     async def ready(self, request: web.Request) -> web.Response:
-        """Answer 200 if all engines answer that are to be there, else 503; and each model's state."""
+        """Answer 503 while an engine that is to be there loads, has failed or does not answer, else 200.
+
+        One that has left can be had again. The body has each model's state.
+        """
         states = await asyncio.gather(*map(_state_of, self._offers))
-        is_ready = all(state == "ready" for each, state in zip(self._offers, states, strict=True) if each.is_required)
+        required = [state for each, state in zip(self._offers, states, strict=True) if each.is_required]
+        is_ready = not set(required) - {"ready", "unloading", "unloaded"}
         body = {
             "status": "ready" if is_ready else "not ready",
             "models": {each.name: state for each, state in zip(self._offers, states, strict=True)},

@@ -20,7 +20,7 @@ ROUTES: Sequence[tuple[str, str, str]] = (
     ("POST", "/tokenize", "the tokens of messages or of a prompt"),
     ("GET", "/v1/models", "the models served, with aliases and context length"),
     ("GET", "/health", "200 while the endpoint is there"),
-    ("GET", "/ready", "200 once every engine that is to be there answers, else 503; and each model's state"),
+    ("GET", "/ready", "503 while a model that is there from the start cannot be had, else 200; and each model's state"),
     ("GET", "/metrics", "counts and times in Prometheus' text form, the engines' own beside them"),
     ("GET", "/version", "the versions of launch and of each engine"),
 )

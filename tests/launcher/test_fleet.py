@@ -272,6 +272,13 @@ def test_an_engine_that_hangs_is_ended_and_started_again(file: Path) -> None:
         assert endpoint.metric("launch_engine_restarts_total", model="one") == 1
 
 
+def test_it_is_ready_though_a_model_of_the_start_has_made_way(file: Path) -> None:
+    with serving(file, [model("one", load="start"), model("two")], max_memory=ROOM_FOR_ONE) as endpoint:
+        assert endpoint.text_of("two") == "Hello"
+        answer = ask(endpoint.url.removesuffix("v1") + "ready")
+        assert (answer.status, answer.json["models"]) == (200, {"one": "unloaded", "two": "ready"})
+
+
 def test_a_model_that_is_stopped_is_loaded_again_when_it_is_asked_for(file: Path) -> None:
     with serving(file, [model("one"), model("two")]) as endpoint:
         assert endpoint.text_of("one") == "Hello"
