@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -26,6 +27,11 @@ class Handle:
         """Let the engine stay for so long after its last user."""
         if self._connection is not None:
             self._connection.sendall(f"keep {seconds:.0f}\n".encode())
+
+    def entrust(self, descriptors: Sequence[int]) -> None:
+        """Have the guard keep files open, and the locks on them, as long as the engine runs."""
+        if self._connection is not None and descriptors:
+            socket.send_fds(self._connection, [b"hold\n"], descriptors)
 
     def wait_ended(self, timeout_s: float) -> bool:
         """Return whether the engine has ended, as soon as it has or after `timeout_s`."""

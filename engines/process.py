@@ -152,11 +152,15 @@ class EngineProcess(RunningEngine):
             return False
         return True
 
-    def share(self) -> None:
-        """Let others use it, too, from now on: `stop` then ends it only if none of them is left."""
+    def share(self, descriptors: Sequence[int] = ()) -> None:
+        """Let others use it, too, from now on: `stop` then ends it only if none of them is left.
+
+        The locks that `descriptors` hold last as long as the engine does.
+        """
         from engines.handles import Handle  # `socket` takes 8 ms, which pass while the engine loads
 
         self._handle = Handle(guards_socket(self.address))
+        self._handle.entrust(descriptors)
 
     def stop(self) -> bool:
         """End the engine and all that it started, TERM first, KILL after its grace; remove its socket's folder.

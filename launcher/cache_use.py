@@ -1,7 +1,7 @@
 """What was used and when: a record for each model's files and each engine's environment, in our own cache folder.
 
 A record's time of change is the last use. A running instance holds a shared lock on the records of what it reads; the
-lock ends with its process, however that ends, so that none is ever stale.
+lock ends with its engine's guard, however that ends, so that none is ever stale.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class Hold:
         for use in uses:
             with suppress(OSError):  # without a cache that can be written, or locks, there is no protection
                 self._descriptors.append(_touch(use))
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The open records, each with a shared lock."""
+        return tuple(self._descriptors)
 
     def release(self) -> None:
         while self._descriptors:

@@ -51,6 +51,11 @@ class Instance:
         self._held = held
         self._owner_pid = os.getpid()
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The open records of what it reads, locked against removal."""
+        return self._held.descriptors
+
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:
         """Let a request that broke because the engine ended say why that was, in a LoadError."""
@@ -113,7 +118,7 @@ def start_instance(
     try:
         _wait(instance, report, on_poll, is_probed=is_probed)
         if is_shared:
-            started.share()
+            started.share(instance.descriptors)
         key = instance.record.key if is_shared else ""
         instance.record = update(instance.record._replace(is_ready=True, key=key))
     except BaseException:

@@ -12,7 +12,8 @@ milliseconds.
 The parent uses COMMAND until it ends, and whoever is connected to the socket of `--handles` until it closes its end, or
 ends. The parent may connect, too, and then counts by that alone. After the last one the guard waits for `--keep`
 seconds (0) whether another comes; `keep SECONDS` sent over a connection makes that longer. Where the engine goes on, a
-connection that was closed is answered by `+` and closed at once; the last one is closed when all is over.
+connection that was closed is answered by `+` and closed at once; the last one is closed when all is over. Descriptors
+that come with `hold` stay open as long as the guard runs, and with them the locks that they hold.
 
 What remains: where the guard itself is killed by KILL, only COMMAND is killed with it, not what COMMAND started.
 """
@@ -34,6 +35,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 IS_LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PARENT_POLL_MS = 200
+# Some tens of descriptors may come with what users say.
+DESCRIPTORS_BYTES = 256
 KILL_POLL_S, KILL_LIMIT_S = 0.02, 5.0
 
 
@@ -154,7 +157,7 @@ class Users:
 
     def _hear(self, descriptor: int) -> None:
         try:
-            said = self._connections[descriptor].recv(64)
+            said = self._connections[descriptor].recvmsg(64, DESCRIPTORS_BYTES)[0]  # what comes with it stays open
         except OSError:
             said = b""
         if not said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -205,6 +206,21 @@ def test_kept_for_no_time_it_ends(folder: Path) -> None:
     with shared(folder, "--keep", "0.2") as guard:
         close(connect_when_up(folder))
         assert guard.wait(20) == 128 + signal.SIGTERM
+
+
+def test_locks_that_it_was_given_last_as_long_as_it_does(folder: Path, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    with open(record, "w") as held, open(record) as other, shared(folder, "--keep", "600") as guard:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        connection = connect_when_up(folder)
+        socket.send_fds(connection, [b"hold\n"], [held.fileno()])
+        assert close(connection)
+        held.close()
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        guard.terminate()
+        assert guard.wait(20) == 128 + signal.SIGTERM
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def connect_when_up(folder: Path) -> socket.socket:
