@@ -14,7 +14,7 @@ import nox
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "docs"]
+nox.options.sessions = ["lint", "types", "tests", "processes", "docs"]
 
 # Newer ones format and judge differently, so each is moved on purpose.
 RUFF = "ruff~=0.17.6"
@@ -28,6 +28,13 @@ def tests(session: nox.Session) -> None:
     """Run the quick tests: no real engine, no network."""
     install(session, "-e", ".[test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def processes(session: nox.Session) -> None:
+    """Run the tests of launch as a program, with echo behind it: what its processes do, also when they are killed."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "-m", "processes and not engine and not index", *session.posargs)
 
 
 @nox.session

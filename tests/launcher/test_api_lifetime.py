@@ -15,6 +15,8 @@ from launcher import Model, launch
 from tests.fakes.scripted_engine import wait_until_gone
 from tests.launcher.commands import LIMIT_S, processes_with
 
+pytestmark = pytest.mark.processes
+
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are found by /proc")
 BEGIN = "import os, sys\nfrom launcher import launch\nmodel = launch('smollm2', engine='echo')\n"
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.launcher.commands import Run, Terminal, command, launch, processes_with, started
 
+pytestmark = pytest.mark.processes
+
 ECHO = ("smollm2-instruct", "--engine", "echo")
 HEADLINE = "smollm2-instruct as gguf Q4_1 on echo\n"
 

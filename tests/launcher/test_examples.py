@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from launcher.testing import fake_model
 from tests.fakes.echo import free_port
+
+pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"

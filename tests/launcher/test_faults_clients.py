@@ -32,6 +32,8 @@ from tests.launcher.commands import Run
 from tests.launcher.commands import launch as launch_program
 from tests.weights.built import BuiltWeights
 
+pytestmark = pytest.mark.processes
+
 FAULT = 17
 KEY = "sk-of-somebody-who-may-ask-here"
 WRONG = "sk-of-somebody-who-may-not-ask"

@@ -31,7 +31,7 @@ from tests.launcher.aftermath import (
 )
 from tests.launcher.commands import Run
 
-pytestmark = needs_proc
+pytestmark = [pytest.mark.processes, needs_proc]
 FAULT = 15
 
 

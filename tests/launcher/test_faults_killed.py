@@ -36,7 +36,7 @@ from tests.launcher.aftermath import (
 from tests.launcher.commands import Run, command
 from tests.launcher.commands import launch as launch_program
 
-pytestmark = needs_proc
+pytestmark = [pytest.mark.processes, needs_proc]
 FAULT = 16
 ENDED = "the engine ended; `launch ps` shows nothing; the next launch works"
 HANDLE = "from launcher import launch\nmodel = launch('smollm2', engine='echo')\n"

@@ -16,6 +16,8 @@ from tests.launcher.aftermath import ECHO, Aftermath, Asking, engine_pids, needs
 from tests.launcher.commands import Run
 from tests.registry.entries import yaml_entry
 
+pytestmark = pytest.mark.processes
+
 FAULT = 14
 GOOD = yaml_entry("good")
 HOSTILE = {

@@ -24,6 +24,8 @@ from launcher.instance import LOGS_KEPT
 from tests.fakes.gateway import Answer, ask
 from tests.launcher.commands import Done, launch, started, wait_for_event
 
+pytestmark = pytest.mark.processes
+
 # What an echo takes is 23 MB here, and as little anywhere: two fit, three do not.
 ROOM_FOR_TWO = "60MB"
 ROOM_FOR_ONE = "30MB"

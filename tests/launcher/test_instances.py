@@ -22,6 +22,8 @@ from tests.fakes.scripted_engine import wait_until_gone
 from tests.launcher.commands import LIMIT_S, Run, command, processes_with
 from tests.launcher.commands import launch as launch_program
 
+pytestmark = pytest.mark.processes
+
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes are found by /proc")
 ECHO = ("smollm2", "--engine", "echo")
 # A program that uses a model until its stdin is closed, or it is killed.

@@ -14,6 +14,8 @@ from tests.fakes.hub import HubServer
 from tests.fakes.published import FILE, NAME, REPO
 from tests.launcher.commands import Terminal
 
+pytestmark = pytest.mark.processes
+
 HALF = Progress("download", 2_700_000_000, 4_368_439_584, "m.gguf", 700_000_000, 2_368_439_584, 38e6)
 WHOLE = HALF._replace(done=4_368_439_584, file_done=2_368_439_584)
 SHOW_CURSOR = "\x1b[?25h"

@@ -22,6 +22,8 @@ from tests.fakes.echo import free_port
 from tests.fakes.scripted_engine import wait_until_gone
 from tests.launcher.commands import Run, processes_with, started, wait_for_event
 
+pytestmark = pytest.mark.processes
+
 MISTRAL = ("mistral-instruct-v0.2", "--engine", "echo")
 GONE_WITHIN_S = 2.0
 LIMIT_S = 30

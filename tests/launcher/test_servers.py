@@ -26,6 +26,8 @@ from tests.fakes.gateway import Answer, ask
 from tests.launcher.commands import LIMIT_S, Run, Terminal, started, wait_for_event
 from tests.launcher.commands import launch as launch_program
 
+pytestmark = pytest.mark.processes
+
 ECHO = ("smollm2", "--engine", "echo", "--port", "0", "--json")
 JSON = {"Content-Type": "application/json"}
 CAUSE = "`llama.cpp` ended by SIGKILL: somebody ended it, or the system did so because memory ran out"
