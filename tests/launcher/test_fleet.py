@@ -264,7 +264,7 @@ def test_an_engine_that_crashes_too_often_is_given_up_for_a_while(file: Path) ->
 
 
 def test_an_engine_that_hangs_is_ended_and_started_again(file: Path) -> None:
-    with serving(file, [model("one")], hang_after="1s") as endpoint:
+    with serving(file, [model("one")], hang_after="3s") as endpoint:
         assert endpoint.text_of("one") == "Hello"
         os.kill(endpoint.engine("one"), signal.SIGSTOP)
         answer = endpoint.say("one")
