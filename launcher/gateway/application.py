@@ -94,7 +94,10 @@ class Gateway:
             record.status = response.status
             return response
         except (asyncio.CancelledError, ConnectionError):
-            record.status, record.error = CLIENT_LEFT, "client_left"
+            if record.is_whole:  # OpenAI's client leaves at the last event
+                record.status = 200
+            else:
+                record.status, record.error = CLIENT_LEFT, "client_left"
             raise
         finally:
             record.total_s, record.key = record.age_s(), request.get(KEY_NAME)

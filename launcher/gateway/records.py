@@ -19,7 +19,10 @@ CLIENT_LEFT = 499
 
 @dataclass(slots=True)
 class Record:
-    """One request: times are in seconds from its arrival, None where it did not come so far."""
+    """One request: times are in seconds from its arrival, None where it did not come so far.
+
+    `is_whole`: the last event of a stream has been sent.
+    """
 
     id: str
     client: str
@@ -30,6 +33,7 @@ class Record:
     status: int = 500
     is_stream: bool = False
     is_answering: bool = False
+    is_whole: bool = False
     queued_s: float | None = None
     first_token_s: float | None = None
     total_s: float = 0.0

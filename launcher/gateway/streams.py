@@ -10,6 +10,9 @@ from typing import Any
 from launcher.gateway.records import Record
 
 END = b"\n\n"
+DONE = b"[DONE]\n\n"
+# The last events of Anthropic's streams and of OpenAI's newer ones.
+LAST = re.compile(rb'"type": ?"(?:message_stop|response\.(?:completed|incomplete|failed))"')
 # Only as a key of JSON: a quotation mark inside a text has a backslash before it.
 BEGUN = re.compile(rb'"(?:content|text|reasoning|reasoning_content|delta)": ?"[^"]|"tool_calls": ?\[\{')
 USAGE = re.compile(rb'"usage": ?\{')
@@ -41,6 +44,8 @@ class EventStream:
             piece, self._held = piece[:end], piece[end:]
         if self._record.first_token_s is None and BEGUN.search(piece):
             self._record.note_first_token()
+        if piece.endswith(DONE):
+            self._record.is_whole = True
         if b'"usage"' in piece and USAGE.search(piece):
             return self._read_usage(piece)
         self._last = piece or self._last
@@ -87,16 +92,23 @@ class PassedStream:
         if self._record.first_token_s is None and BEGUN.search(piece):
             self._record.note_first_token()
         self._tail = piece if len(piece) >= TAIL_BYTES else (self._tail + piece)[-TAIL_BYTES:]
+        if LAST.search(piece):
+            self._record.is_whole = True
+            self._note_end()
         return piece
 
     def rest(self) -> bytes:
-        """Note how it ended; nothing was held back. The tokens that went in are in Anthropic's first event."""
+        """Note how it ended; nothing was held back."""
+        self._note_end()
+        return b""
+
+    def _note_end(self) -> None:
+        """Note the tokens and why it ended; the tokens that went in are in Anthropic's first event."""
         ends = self._tail
         self._record.prompt_tokens = _last_number(INPUT_TOKENS, ends) or _last_number(INPUT_TOKENS, self._first)
         self._record.completion_tokens = _last_number(OUTPUT_TOKENS, ends)
         if found := STOP_REASON.findall(ends):
             self._record.finish_reason = found[-1].decode()
-        return b""
 
 
 def _last_number(pattern: re.Pattern[bytes], text: bytes) -> int | None:

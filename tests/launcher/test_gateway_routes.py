@@ -7,6 +7,7 @@ import io
 import json
 import re
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engines.base import Address, Wire
+from engines.generation import Target
 from launcher.access_log import AccessLog, open_access_log
 from launcher.exposure import Exposure
 from launcher.gateway import GatewayThread, Served
@@ -370,6 +373,37 @@ def test_a_line_tells_why_there_was_no_answer() -> None:
             echo.process.kill()
             line = log.wait(4)[3]
         assert (line["status"], line["error"], line["model"]) == (200, "engine_ended", "echo-model")
+
+
+class NeverHangsUp(socketserver.StreamRequestHandler):
+    """An engine that has said all, and keeps the connection."""
+
+    def handle(self) -> None:
+        while self.rfile.readline() != b"\r\n":
+            pass
+        events = b'data: {"choices": [{"text": "Hi", "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.wfile.write(head + b"%x\r\n%b\r\n" % (len(events), events))
+        while self.rfile.read1():
+            pass
+
+
+def test_a_client_that_leaves_at_the_last_event_has_its_answer(tmp_path: Path) -> None:
+    log, path = Lines(), tmp_path / "e.sock"
+    target = Target("m", "echo", Wire(), 512)
+    with socketserver.ThreadingUnixStreamServer(str(path), NeverHangsUp) as engine:
+        thread = threading.Thread(target=engine.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        served = Served(("m",), Address("http://localhost", path), target, slots=1)
+        with gateway_to(served, AccessLog(log)) as url, contextlib.closing(start_stream(url, "Hi")) as client:
+            received = b""
+            while b"[DONE]" not in received:
+                received += client.recv(4096)
+            client.close()
+            (line,) = log.wait(1)
+        engine.shutdown()
+        thread.join()
+    assert (line["status"], line.get("error")) == (200, None)
 
 
 def test_the_log_goes_to_a_file_for_its_owner(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +66,33 @@ def test_an_event_that_was_cut_off_is_kept_to_the_end() -> None:
     stream = EventStream(record(), hides_usage=True)
     assert stream.feed(choice("one") + b'data: {"cho') == choice("one")
     assert stream.rest() == b'data: {"cho'
+
+
+def test_it_is_whole_with_its_last_event_though_the_engine_has_not_hung_up() -> None:
+    """Clients leave then: that is no answer broken off."""
+    noted = record()
+    stream = EventStream(noted, hides_usage=True)
+    stream.feed(choice("one", "stop"))
+    assert not noted.is_whole
+    stream.feed(USAGE + DONE)
+    assert noted.is_whole
+    assert (noted.completion_tokens, noted.finish_reason) == (3, "stop")
+
+
+@pytest.mark.parametrize(
+    ("end", "tokens"),
+    [
+        (b'data: {"usage":{"output_tokens":2}}\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n', 2),
+        (b'data: {"type": "response.completed", "response": {"usage": {"output_tokens": 5}}}\n\n', 5),
+    ],
+)
+def test_a_passed_stream_is_whole_with_its_last_event(end: bytes, tokens: int) -> None:
+    noted = record()
+    stream = PassedStream(noted)
+    stream.feed(b'data: {"delta":{"type":"text_delta","text":"a message_stop in a text"}}\n\n')
+    assert not noted.is_whole
+    stream.feed(end)
+    assert (noted.is_whole, noted.completion_tokens) == (True, tokens)
 
 
 @given(places=st.lists(st.integers(0, 10_000), max_size=20))
