@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -64,6 +65,11 @@ def _is_local(host: str) -> bool:
 
 _guard = NetworkGuard()
 sys.addaudithook(_guard)
+
+
+def pytest_configure() -> None:
+    """Let what tests start hear Ctrl-C: a shell in the background has its children ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
