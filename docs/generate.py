@@ -49,6 +49,7 @@ ADDRESSES = {
 COMMANDS = (
     "",
     "chat",
+    "serve",
     "ps",
     "logs",
     "stop",
@@ -68,6 +69,7 @@ COMMANDS = (
     "engines install",
     "engines update",
     "engines remove",
+    "export systemd",
     "env",
     "doctor",
 )
