@@ -330,30 +330,28 @@ class NotServedError(EngineError):
         self.engines = tuple(engines)
 
 
-class BusyError(EngineError):
-    """As many requests wait for the engine as may; trying again is worth it after `retry_after_s`."""
+class RetryLaterError(EngineError):
+    """What is asked for cannot be had for now; trying again is worth it after `retry_after_s`."""
+
+    permanent = False
+
+    def __init__(
+        self, message: str, *, retry_after_s: int, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
+        self.retry_after_s = retry_after_s
+
+
+class BusyError(RetryLaterError):
+    """As many requests wait for the engine as may."""
 
     kind = "busy"
-    permanent = False
-
-    def __init__(
-        self, message: str, *, retry_after_s: int, hint: str | None = None, details: Sequence[str] = ()
-    ) -> None:
-        super().__init__(message, hint=hint, details=details)
-        self.retry_after_s = retry_after_s
 
 
-class UnavailableError(EngineError):
-    """The model is not loaded and cannot be for now; trying again is worth it after `retry_after_s`."""
+class UnavailableError(RetryLaterError):
+    """The model is not loaded and cannot be for now."""
 
     kind = "unavailable"
-    permanent = False
-
-    def __init__(
-        self, message: str, *, retry_after_s: int, hint: str | None = None, details: Sequence[str] = ()
-    ) -> None:
-        super().__init__(message, hint=hint, details=details)
-        self.retry_after_s = retry_after_s
 
 
 class LockError(LaunchError):

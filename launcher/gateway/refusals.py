@@ -20,6 +20,7 @@ from registry.errors import (
     InvalidRequestError,
     LaunchError,
     NotServedError,
+    RetryLaterError,
     SlowClientError,
     UnavailableError,
     UnknownModelError,
@@ -111,6 +112,6 @@ def _headers(error: LaunchError) -> dict[str, str]:
     """Return how to come in, when to try again, or that it is of no use: official clients look for that."""
     if isinstance(error, AuthenticationError):
         return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, BusyError | UnavailableError):
+    if isinstance(error, RetryLaterError):
         return {"Retry-After": str(error.retry_after_s)}
     return {"x-should-retry": "false"} if isinstance(error, NotServedError) else {}
