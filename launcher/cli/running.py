@@ -87,6 +87,13 @@ def answer(
         instance.stop()
 
 
+def check_reach(exposure: Exposure, output: Output) -> None:
+    """Say what is to be said of who can ask; raises what `Exposure.check` raises, before anything is fetched."""
+    exposure.check()
+    for warning in exposure.warnings:
+        output.warn(warning)
+
+
 def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic, watching: Watching) -> None:
     """Serve the model to those of `exposure` until it is stopped."""
     from launcher import serving
@@ -95,9 +102,7 @@ def serve(plan: Plan, output: Output, exposure: Exposure, traffic: Traffic, watc
     from launcher.serve_file import ServedModel
 
     began, care = time.monotonic(), watching.care()
-    exposure.check()
-    for warning in exposure.warnings:
-        output.warn(warning)
+    check_reach(exposure, output)
     with opened_access_log(traffic.access_log) as access_log:
         plan = settle(plan, output.progress)
         announce(plan, output)

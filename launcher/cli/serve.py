@@ -83,6 +83,7 @@ def command(
 ) -> None:
     from launcher import detaching, serving
     from launcher.access_log import opened_access_log
+    from launcher.cli import running
     from launcher.fleet import Fleet
 
     output = printing.output()
@@ -92,9 +93,7 @@ def command(
             raise typer.Exit(code)
         return
     exposure = reach.exposure()
-    exposure.check()
-    for warning in exposure.warnings:
-        output.warn(warning)
+    running.check_reach(exposure, output)
     file: ServeFile = context.obj
     cap_bytes = None if max_memory is None else quantity("--max-memory", max_memory, parse_size_bytes)
     over = network.request()

@@ -83,7 +83,7 @@ class Keeper:
         self._leaving: Reason | None = None
         self._is_due = model.load == "start"
         self._is_retired = False
-        self._not_before = 0.0
+        self._not_before = self._ready_since = 0.0
         self._crashes = self._failures = 0
         self.offer = Offer(
             names_of(model, plan),
